@@ -1,0 +1,11 @@
+"""Adapters: raw arrays of one modality to tokens."""
+
+from perceiver.adapters.audio import LogMel, Waveform
+from perceiver.adapters.base import Adapter
+from perceiver.adapters.image import Image
+from perceiver.adapters.points import Points
+from perceiver.adapters.state import State
+from perceiver.adapters.text import Bytes, Subwords
+from perceiver.adapters.video import Video
+
+__all__ = ["Adapter", "Bytes", "Image", "LogMel", "Points", "State", "Subwords", "Video", "Waveform"]

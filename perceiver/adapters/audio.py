@@ -1,0 +1,206 @@
+"""Sound: patches of the waveform, or of its log-mel spectrogram."""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, pad_to, standardise
+from perceiver.config import preprocessing_field
+from perceiver.errors import ConfigError, InputError
+from perceiver.positions import Fourier, Position, grid_at
+from perceiver.spectrogram import Spectrogram
+from perceiver.tokens import Tokens, check_array, presence
+from perceiver.typing import Array
+
+
+class Sound(Adapter):
+    """What both audio adapters have in common: mono waveforms [b, n] in [-1, 1] at one sample rate.
+
+    A clip may be shorter than the budget, as an array or by its mask; silence is put behind it and masked, so that
+    padding changes nothing. Mask: [b] for presence or [b, n] for single samples.
+    """
+
+    samples: int
+    sample_rate: int
+
+    def example(self, batch: int) -> jax.ShapeDtypeStruct:
+        """See Adapter."""
+        return jax.ShapeDtypeStruct((batch, self.samples), jnp.float32)
+
+    def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Read a sound file at the model's rate, or take samples [n] at it; cut or padded to the budget; mask [n]."""
+        if isinstance(source, str | os.PathLike):
+            from perceiver.io.audio import read_audio
+
+            wave, _ = read_audio(source, sample_rate=self.sample_rate)
+        else:
+            wave = np.asarray(source)
+            check_array(wave, ("n",), "f")
+            if not np.isfinite(wave).all():
+                raise InputError("expected finite samples, got NaN or infinity")
+        wave = wave[: self.samples].astype(np.float32)
+        return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
+
+    def full(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:
+        """The waveform padded with masked silence to the budget, masked samples zeroed, and its mask [b, samples]."""
+        check_array(raw, ("b", "n"))
+        batch, count = raw.shape
+        if count > self.samples:
+            raise InputError(f"expected at most {self.samples} samples, got {count}")
+        given = presence(mask, batch, count)
+        if given is None and count == self.samples:
+            return raw, None
+        real = jnp.ones(raw.shape, bool) if given is None else given
+        behind = ((0, 0), (0, self.samples - count))
+        return jnp.pad(jnp.where(real, raw, 0.0), behind), jnp.pad(real, behind)
+
+
+@dataclasses.dataclass(frozen=True)
+class Waveform(Sound):
+    """Raw samples; each run of `patch` samples is a token.
+
+    samples: the budget, a whole number of patches. sample_rate: Hz. project, position: as for Image, one axis.
+    """
+
+    samples: int
+    sample_rate: int = preprocessing_field()
+    patch: int = 16
+    project: int | None = None
+    position: Position = Fourier(bands=32)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.patch < 1 or self.samples % self.patch:
+            raise ConfigError(f"Waveform: {self.samples} samples are not whole patches of {self.patch}")
+
+    @property
+    def tokens(self) -> int:
+        """See Adapter."""
+        return self.samples // self.patch
+
+    @property
+    def channels(self) -> int:
+        """See Adapter."""
+        return embed_channels(self.patch, self.project, self.position, 1)
+
+    def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "WaveformTokens":
+        """See Adapter."""
+        return WaveformTokens(self, dtype=dtype, rngs=rngs)
+
+
+class WaveformTokens(nnx.Module):
+    """See Waveform."""
+
+    def __init__(self, config: Waveform, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = Embed(
+            config.patch, config.project, config.position, (config.tokens,), dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
+        """[b, n] -> Tokens [b, samples / patch, channels]; a patch with one real sample is real."""
+        wave, real = self.config.full(raw, mask)
+        values = rearrange(wave, "b (n p) -> b n p", p=self.config.patch)
+        coordinates = grid_at(jnp.arange(self.config.tokens), (self.config.tokens,))
+        if real is not None:
+            real = rearrange(real, "b (n p) -> b n p", p=self.config.patch).any(axis=-1)
+        return self.embed(values, coordinates, real)
+
+
+@dataclasses.dataclass(frozen=True)
+class LogMel(Sound):
+    """A log-mel spectrogram, computed inside the model; each patch of it is a token.
+
+    samples: the budget. sample_rate: Hz. spectrogram: how it is computed (`perceiver.spectrogram` has Whisper's and
+    Kaldi's). patch: (frames, mels) of one token; mels=None takes them all. Frames that do not fill a patch are left
+    out at the end. mean, std: one number each, or one per mel, of the log-mels; empty for none.
+    position: two axes, time and pitch.
+    """
+
+    samples: int
+    spectrogram: Spectrogram
+    sample_rate: int = preprocessing_field()
+    patch: tuple[int, int | None] = (1, None)
+    project: int | None = None
+    position: Position = Fourier(bands=32)
+    mean: tuple[float, ...] = preprocessing_field(default=())
+    std: tuple[float, ...] = preprocessing_field(default=())
+
+    def __post_init__(self) -> None:
+        if self.sample_rate != self.spectrogram.sample_rate:
+            raise ConfigError(
+                f"LogMel: {self.sample_rate} Hz, but its spectrogram {self.spectrogram.sample_rate} Hz"
+            )
+        frames, mels = self.patch[0], self.bands_per_patch
+        if min(frames, mels) < 1 or self.bands % mels or self.frames < frames:
+            raise ConfigError(
+                f"LogMel: {self.frames} x {self.bands} (frames x mels) has no patches of {self.patch}"
+            )
+        if len(self.mean) > 1:
+            check_statistics("LogMel", self.bands, self.mean, self.std)
+        else:
+            check_statistics("LogMel", 1, self.mean, self.std)
+
+    @property
+    def bands(self) -> int:
+        """Mels, or frequencies where the spectrogram has no mel filters."""
+        spectrum = self.spectrogram
+        return spectrum.mels or (spectrum.fft_length or spectrum.frame_length) // 2 + 1
+
+    @property
+    def bands_per_patch(self) -> int:
+        """Mels in one token."""
+        return self.bands if self.patch[1] is None else self.patch[1]
+
+    @property
+    def frames(self) -> int:
+        """Frames of a full clip."""
+        return self.spectrogram.frames(self.samples)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along time and pitch."""
+        return self.frames // self.patch[0], self.bands // self.bands_per_patch
+
+    @property
+    def tokens(self) -> int:
+        """See Adapter."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def channels(self) -> int:
+        """See Adapter."""
+        return embed_channels(self.patch[0] * self.bands_per_patch, self.project, self.position, 2)
+
+    def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "LogMelTokens":
+        """See Adapter."""
+        return LogMelTokens(self, dtype=dtype, rngs=rngs)
+
+
+class LogMelTokens(nnx.Module):
+    """See LogMel."""
+
+    def __init__(self, config: LogMel, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        features = config.patch[0] * config.bands_per_patch
+        self.embed = Embed(features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
+
+    def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
+        """[b, n] -> Tokens [b, patches, channels], time slowest; a patch is real where its first sample is."""
+        config = self.config
+        wave, real = config.full(raw, mask)
+        mels = standardise(config.spectrogram(wave), config.mean, config.std)
+        times, pitches = config.grid
+        mels = mels[:, : times * config.patch[0]]
+        values = rearrange(
+            mels, "b (t f) (m p) -> b (t m) (f p)", f=config.patch[0], p=config.bands_per_patch
+        )
+        if real is not None:
+            starts = np.arange(times) * config.patch[0] * config.spectrogram.hop
+            real = jnp.repeat(real[:, np.minimum(starts, config.samples - 1)], pitches, axis=1)
+        return self.embed(values, grid_at(jnp.arange(config.tokens), config.grid), real)

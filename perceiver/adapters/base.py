@@ -1,0 +1,108 @@
+"""What every adapter has, and the step they share: values + positions -> Tokens."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from perceiver.errors import ConfigError
+from perceiver.positions import Position
+from perceiver.tokens import Tokens
+from perceiver.typing import Array, ArrayLike, Bool, Float
+
+
+class Adapter(abc.ABC):
+    """The declaration of one modality: a frozen dataclass that knows its raw form and builds its module.
+
+    The module is called as `module(raw, mask=None) -> Tokens`. `raw` has a batch axis; `mask` is bool, True = real:
+    [b] says which samples have this modality at all, a longer one which elements of a sample are real.
+    """
+
+    @property
+    @abc.abstractmethod
+    def tokens(self) -> int:
+        """The most tokens that one sample gives."""
+
+    @property
+    @abc.abstractmethod
+    def channels(self) -> int:
+        """Width of one token."""
+
+    @abc.abstractmethod
+    def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
+        """The module, computing in `dtype` with float32 parameters."""
+
+    @abc.abstractmethod
+    def example(self, batch: int) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of a full raw batch."""
+
+    @abc.abstractmethod
+    def load(self, source: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Read one sample on the host: the raw array without batch axis, padded to the budget, and its mask.
+
+        Raises:
+            InputError: the source cannot be read or does not fit; the message names it.
+        """
+
+
+class Embed(nnx.Module):
+    """Join values with their positions, after an optional linear projection of the values.
+
+    values [b, n, f] and coordinates [n, d] or [b, n, d] in [-1, 1] -> Tokens [b, n, c], positions behind the values.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        project: int | None,
+        position: Position,
+        shape: Sequence[int],
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.dtype = dtype
+        self.project = None if project is None else nnx.Linear(features, project, dtype=dtype, rngs=rngs)
+        self.position = position.build(shape, rngs)
+
+    def __call__(
+        self, values: Float[Array, "b n f"], coordinates: Array, mask: Bool[Array, "b n"] | None
+    ) -> Tokens:
+        """Masked values are set to zero first, so that nothing in them reaches an output or a gradient."""
+        values = Tokens(values, mask).cleared().values.astype(self.dtype)
+        if self.project is not None:
+            values = self.project(values)
+        positions = self.position(coordinates).astype(self.dtype)
+        positions = jnp.broadcast_to(positions, (*values.shape[:2], positions.shape[-1]))
+        return Tokens(jnp.concatenate([values, positions], axis=-1), mask)
+
+
+def embed_channels(features: int, project: int | None, position: Position, dims: int) -> int:
+    """Width of what Embed gives."""
+    return (features if project is None else project) + position.channels(dims)
+
+
+def standardise(values: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """(values - mean) / std over the last axis, float32. Empty statistics change nothing."""
+    values = values.astype(jnp.float32)
+    if not mean:
+        return values
+    return (values - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def check_statistics(name: str, width: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise ConfigError unless mean and std are both empty or both have `width` entries, with std above 0."""
+    if len(mean) != len(std) or len(mean) not in (0, width):
+        raise ConfigError(f"{name}: expected {width} means and deviations, got {len(mean)} and {len(std)}")
+    if any(value <= 0 for value in std):
+        raise ConfigError(f"{name}: every standard deviation must be above 0, got {tuple(std)}")
+
+
+def pad_to(array: ArrayLike, length: int) -> np.ndarray:
+    """Zeros behind the first axis of a host array, up to `length`."""
+    array = np.asarray(array)
+    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1))

@@ -1,0 +1,220 @@
+"""Text: UTF-8 bytes, or subwords of a given tokenizer."""
+
+import abc
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from perceiver.adapters.base import Adapter
+from perceiver.config import preprocessing_field
+from perceiver.errors import ConfigError, InputError, require
+from perceiver.positions import Learned, grid_at
+from perceiver.tokens import Tokens, check_array, presence
+from perceiver.typing import Array
+
+PAD, BOS, EOS, MASK, CLS, SEP = range(6)
+"""Special tokens of the byte vocabulary (Perceiver IO, arXiv 2107.14795); byte value v is token v + 6."""
+
+SPECIALS = 6
+BYTE_VOCABULARY = 256 + SPECIALS
+
+
+def encode_bytes(text: str) -> np.ndarray:
+    """UTF-8 bytes as tokens, int32 [n]."""
+    return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) + SPECIALS
+
+
+def decode_bytes(tokens: np.ndarray) -> str:
+    """Tokens back to text; special tokens are left out and invalid UTF-8 shows as U+FFFD."""
+    tokens = np.asarray(tokens)
+    return bytes((tokens[tokens >= SPECIALS] - SPECIALS).astype(np.uint8)).decode("utf-8", errors="replace")
+
+
+class Text(Adapter):
+    """What byte and subword text have in common: ids [b, n], a trained embedding plus trained positions.
+
+    Mask: [b] for presence, or [b, n]; without the latter every padding id is masked.
+    """
+
+    max_length: int
+    width: int
+    scale: float
+
+    @property
+    @abc.abstractmethod
+    def vocabulary(self) -> int:
+        """Number of ids."""
+
+    @property
+    @abc.abstractmethod
+    def padding(self) -> int:
+        """The id that fills the budget."""
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> np.ndarray:
+        """Text to ids, int32 [n], without padding."""
+
+    @abc.abstractmethod
+    def decode(self, ids: np.ndarray) -> str:
+        """Ids to text."""
+
+    @property
+    def tokens(self) -> int:
+        """See Adapter."""
+        return self.max_length
+
+    @property
+    def channels(self) -> int:
+        """See Adapter."""
+        return self.width
+
+    def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "TextTokens":
+        """See Adapter."""
+        return TextTokens(self, dtype=dtype, rngs=rngs)
+
+    def example(self, batch: int) -> jax.ShapeDtypeStruct:
+        """See Adapter."""
+        return jax.ShapeDtypeStruct((batch, self.max_length), jnp.int32)
+
+    def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Encode a string and pad it; mask [n].
+
+        Raises:
+            InputError: not a string, empty, or longer than `max_length`.
+        """
+        if not isinstance(source, str):
+            raise InputError(f"expected a string, got {type(source).__name__}")
+        ids = self.encode(source)
+        if not 0 < len(ids) <= self.max_length:
+            raise InputError(f"expected 1 to {self.max_length} tokens, got {len(ids)} from {source!r:.60}")
+        padded = np.full(self.max_length, self.padding, np.int32)
+        padded[: len(ids)] = ids
+        return padded, np.arange(self.max_length) < len(ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes(Text):
+    """UTF-8 bytes: 256 values after the 6 special tokens PAD, BOS, EOS, MASK, CLS, SEP.
+
+    max_length: the most bytes. width: channels. scale: standard deviation of the embedding at the start.
+    """
+
+    max_length: int
+    width: int = 128
+    scale: float = 0.02
+
+    @property
+    def vocabulary(self) -> int:
+        """See Text."""
+        return BYTE_VOCABULARY
+
+    @property
+    def padding(self) -> int:
+        """See Text."""
+        return PAD
+
+    def encode(self, text: str) -> np.ndarray:
+        """See Text."""
+        return encode_bytes(text)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """See Text."""
+        return decode_bytes(ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subwords(Text):
+    """Ids of a Hugging Face tokenizer (extra `text`).
+
+    tokenizer: the content of a tokenizer.json, kept in the model folder so that a model carries its own vocabulary.
+    max_length, width, scale: as for Bytes.
+    """
+
+    max_length: int
+    tokenizer: str = preprocessing_field()
+    width: int = 128
+    scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        _tokenizer(self.tokenizer)
+
+    @property
+    def vocabulary(self) -> int:
+        """See Text."""
+        return _tokenizer(self.tokenizer).get_vocab_size(with_added_tokens=True)
+
+    @property
+    def padding(self) -> int:
+        """See Text: the tokenizer's own padding id, else that of a token called [PAD], <pad> or <|endoftext|>, else 0."""
+        tokenizer = _tokenizer(self.tokenizer)
+        if tokenizer.padding:
+            return tokenizer.padding["pad_id"]
+        found = (tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>", "<|endoftext|>"))
+        return next((index for index in found if index is not None), 0)
+
+    def encode(self, text: str) -> np.ndarray:
+        """See Text."""
+        return np.asarray(_tokenizer(self.tokenizer).encode(text).ids, np.int32)
+
+    def decode(self, ids: np.ndarray) -> str:
+        """See Text."""
+        return _tokenizer(self.tokenizer).decode([int(i) for i in ids if i != self.padding])
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(content: str) -> Any:
+    tokenizers = require("tokenizers", "text")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # tokenizers raises bare Exception for any malformed content
+        raise ConfigError(f"Subwords.tokenizer is not the content of a tokenizer.json: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+class TextTokens(nnx.Module):
+    """See Text. `table` is the embedding, for a head that is tied to it."""
+
+    def __init__(self, config: Text, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.dtype = dtype
+        initial = nnx.initializers.truncated_normal(config.scale)
+        self.table = nnx.Param(initial(rngs.params(), (config.vocabulary, config.width), jnp.float32))
+        self.position = Learned(config.width).build((config.max_length,), rngs)
+
+    def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
+        """Ids [b, n] -> Tokens [b, n, width]. Ids outside the vocabulary are the caller's error and are clamped."""
+        check_array(raw, ("b", "n"), "iu")
+        if raw.shape[1] > self.config.max_length:
+            raise InputError(f"expected at most {self.config.max_length} tokens, got {raw.shape[1]}")
+        real = raw != self.config.padding
+        if mask is not None:
+            given = presence(mask, *raw.shape)
+            real = given if mask.ndim == 2 else real & given
+        ids = jnp.clip(raw, 0, self.config.vocabulary - 1)
+        places = self.position(grid_at(jnp.arange(raw.shape[1]), (self.config.max_length,)))
+        values = self.table[...][ids] + places
+        return Tokens(values.astype(self.dtype), real).cleared()
+
+
+__all__ = [
+    "BOS",
+    "BYTE_VOCABULARY",
+    "CLS",
+    "EOS",
+    "MASK",
+    "PAD",
+    "SEP",
+    "Bytes",
+    "Subwords",
+    "Text",
+    "TextTokens",
+    "decode_bytes",
+    "encode_bytes",
+]

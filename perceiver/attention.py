@@ -1,0 +1,253 @@
+"""Attention blocks: Attention, CrossAttend, SelfAttend and Stack, all pre-norm as in the Perceiver papers."""
+
+import dataclasses
+import enum
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from perceiver.attend import attend, attention_weights
+from perceiver.errors import ConfigError
+from perceiver.positions import rotate
+from perceiver.tokens import Tokens
+from perceiver.typing import Array, Bool, Float
+
+EPSILON = 1e-5
+"""Layer norm epsilon of every reference model."""
+
+
+class Activation(enum.Enum):
+    """The non-linearity of an MLP."""
+
+    GELU_TANH = "tanh approximation of GELU (DeepMind)"
+    GELU_ERF = "exact GELU (Hugging Face)"
+    QUICK_GELU = "x sigmoid(1.702 x) (CLIP)"
+    RELU = "max(x, 0)"
+    SQUARED_RELU = "max(x, 0)^2 (Perceiver AR)"
+
+    def __call__(self, x: Array) -> Array:
+        """Apply it elementwise."""
+        return _ACTIVATIONS[self](x)
+
+
+_ACTIVATIONS = {
+    Activation.GELU_TANH: lambda x: jax.nn.gelu(x, approximate=True),
+    Activation.GELU_ERF: lambda x: jax.nn.gelu(x, approximate=False),
+    Activation.QUICK_GELU: lambda x: x * jax.nn.sigmoid(1.702 * x),
+    Activation.RELU: jax.nn.relu,
+    Activation.SQUARED_RELU: lambda x: jnp.square(jax.nn.relu(x)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One attention and one MLP, both with residuals.
+
+    heads: attention heads; they divide qk_channels and v_channels.
+    qk_channels: total width of queries and keys; None takes the keys' own width in a cross-attention (the choice of
+        the released models) and the block's width in a self-attention.
+    v_channels: total width of the values; None takes qk_channels.
+    widening: hidden width of the MLP over its input width.
+    residual: add the queries to what attention brings (cross-attention only).
+    dropout: rate after attention and after the MLP; attention_dropout: rate on the attention weights.
+    """
+
+    heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    residual: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    activation: Activation = Activation.GELU_TANH
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.widening < 1:
+            raise ConfigError(f"heads and widening must be at least 1, got {self.heads} and {self.widening}")
+        for name in ("qk_channels", "v_channels"):
+            width = getattr(self, name)
+            if width is not None and (width < 1 or width % self.heads):
+                raise ConfigError(f"Block.{name} is {width}, which {self.heads} heads do not divide")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"Block.{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
+    """Zero a fraction `rate` of the elements and scale the rest; nothing happens without a key."""
+    if key is None or rate == 0.0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def split_key(key: jax.Array | None, count: int) -> tuple[Any, ...] | jax.Array:
+    """`count` keys out of one, or `count` times None: no key means no randomness, which means evaluation."""
+    return (None,) * count if key is None else jax.random.split(key, count)
+
+
+def layer_norm(channels: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm with float32 statistics whatever the compute dtype."""
+    return nnx.LayerNorm(channels, epsilon=EPSILON, dtype=dtype, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with independent query-key and value widths."""
+
+    def __init__(
+        self,
+        q_channels: int,
+        kv_channels: int,
+        out_channels: int,
+        config: Block,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        qk = kv_channels if config.qk_channels is None else config.qk_channels
+        v = qk if config.v_channels is None else config.v_channels
+        for name, width in (("query-key", qk), ("value", v)):
+            if width % config.heads:
+                raise ConfigError(f"{config.heads} heads do not divide the {name} width {width}")
+        self.heads = config.heads
+        self.dropout = config.attention_dropout
+        self.query = nnx.Linear(q_channels, qk, dtype=dtype, rngs=rngs)
+        self.key = nnx.Linear(kv_channels, qk, dtype=dtype, rngs=rngs)
+        self.value = nnx.Linear(kv_channels, v, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(v, out_channels, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x_q: Float[Array, "b q c"],
+        x_kv: Float[Array, "b k d"],
+        mask: Bool[Array, "#b #h #q k"] | None = None,
+        *,
+        angles: tuple[Array, Array] | None = None,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "b q o"]:
+        """Attend from x_q to x_kv. angles: rotary angles of the queries [b, q, n] and the keys [b, k, n]."""
+        q, k = self._heads(self.query(x_q)), self._heads(self.key(x_kv))
+        if angles is not None:
+            q, k = rotate(q, angles[0]), rotate(k, angles[1])
+        v = self._heads(self.value(x_kv))
+        attended = attend(q, k, v, mask, dropout=self.dropout, key=key)
+        return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def weights(self, x_q: Array, x_kv: Array, mask: Array | None = None) -> Float[Array, "b h q k"]:
+        """The attention weights, for pictures."""
+        return attention_weights(self._heads(self.query(x_q)), self._heads(self.key(x_kv)), mask)
+
+    def _heads(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:2], self.heads, -1)
+
+
+class Mlp(nnx.Module):
+    """Norm, widen, activate, narrow."""
+
+    def __init__(self, channels: int, config: Block, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.activation = config.activation
+        self.norm = layer_norm(channels, dtype, rngs)
+        self.widen = nnx.Linear(channels, config.widening * channels, dtype=dtype, rngs=rngs)
+        self.narrow = nnx.Linear(config.widening * channels, channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
+        """Same shape; the residual is the caller's."""
+        return self.narrow(self.activation(self.widen(self.norm(x))))
+
+
+class CrossAttend(nnx.Module):
+    """Queries look at keys of another width: norms on both sides, attention, residual, MLP."""
+
+    def __init__(
+        self,
+        q_channels: int,
+        kv_channels: int,
+        config: Block,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        out_channels=None,
+    ):
+        out = q_channels if out_channels is None else out_channels
+        if config.residual and out != q_channels:
+            raise ConfigError(f"a residual needs equal widths, got queries {q_channels} and output {out}")
+        self.config = config
+        self.query_norm = layer_norm(q_channels, dtype, rngs)
+        self.key_norm = layer_norm(kv_channels, dtype, rngs)
+        self.attention = Attention(q_channels, kv_channels, out, config, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(out, config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, queries: Float[Array, "b q c"], tokens: Tokens, *, key: jax.Array | None = None
+    ) -> Float[Array, "b q o"]:
+        """[b, q, c] and tokens [b, k, d] to [b, q, o]; masked tokens are not seen."""
+        drop_weights, drop_attended, drop_mlp = split_key(key, 3)
+        mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
+        rate = self.config.dropout
+        x = self.attention(self.query_norm(queries), self.key_norm(tokens.values), mask, key=drop_weights)
+        x = dropout(x, rate, drop_attended)
+        if self.config.residual:
+            x = queries + x
+        return x + dropout(self.mlp(x), rate, drop_mlp)
+
+    def weights(self, queries: Float[Array, "b q c"], tokens: Tokens) -> Float[Array, "b h q k"]:
+        """Where each query looks."""
+        mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
+        return self.attention.weights(self.query_norm(queries), self.key_norm(tokens.values), mask)
+
+
+class SelfAttend(nnx.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, channels: int, config: Block, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.norm = layer_norm(channels, dtype, rngs)
+        self.attention = Attention(channels, channels, channels, config, dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(channels, config, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        mask: Bool[Array, "#b #h #n n"] | None = None,
+        *,
+        angles: Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "b n c"]:
+        """Same shape. angles: rotary angles [b, n, half] of every token."""
+        drop_weights, drop_attended, drop_mlp = split_key(key, 3)
+        normed = self.norm(x)
+        both = None if angles is None else (angles, angles)
+        attended = self.attention(normed, normed, mask, angles=both, key=drop_weights)
+        x = x + dropout(attended, self.config.dropout, drop_attended)
+        return x + dropout(self.mlp(x), self.config.dropout, drop_mlp)
+
+
+class Stack(nnx.Module):
+    """`depth` self-attention layers whose parameters are stacked, run as one scan: compiled once, whatever the depth."""
+
+    def __init__(
+        self, channels: int, depth: int, config: Block, *, remat: bool, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.depth = depth
+        self.remat = remat
+        self.layers = nnx.vmap(lambda r: SelfAttend(channels, config, dtype=dtype, rngs=r))(rngs.split(depth))
+
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        mask: Bool[Array, "#b #h #n n"] | None = None,
+        *,
+        angles: Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "b n c"]:
+        """Same shape, through every layer. With remat the backward pass recomputes each layer."""
+        graph, parameters = nnx.split(self.layers)
+
+        def layer(x, inputs):
+            state, layer_key = inputs
+            return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key), None
+
+        keys = None if key is None else jax.random.split(key, self.depth)
+        step = jax.checkpoint(layer) if self.remat else layer
+        return jax.lax.scan(step, x, (parameters, keys))[0]

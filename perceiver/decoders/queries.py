@@ -1,0 +1,254 @@
+"""What to ask: learned slots, a grid, points, times, or the inputs' own tokens.
+
+A query's module is called as `module(batch, at, tokens)` and gives Tokens [b, q, c]. `at` selects or places single
+queries and means what each class says; None asks them all.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+
+from perceiver.config import suggestion
+from perceiver.errors import ConfigError, InputError
+from perceiver.positions import Fourier, Position, between, check_extent, grid_at
+from perceiver.tokens import Tokens
+from perceiver.typing import Array, ArrayLike
+
+
+class Query(abc.ABC):
+    """The declaration of a set of queries."""
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """Axes that the answers to the whole set get; () for a single one, None where the count is the caller's."""
+        return None
+
+    @property
+    def source(self) -> str | None:
+        """The modality whose tokens the query reads, if any."""
+        return None
+
+    @abc.abstractmethod
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """Width of a query, given the widths of latents and input tokens."""
+
+    @abc.abstractmethod
+    def build(
+        self, latent_channels: int, inputs: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ) -> nnx.Module:
+        """The module."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots(Query):
+    """Learned vectors, one for each thing asked. `at`: int indices [q] of the slots to ask.
+
+    width: None takes the latents' width. scale: standard deviation at the start.
+    """
+
+    count: int = 1
+    width: int | None = None
+    scale: float = 0.02
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See Query."""
+        return () if self.count == 1 else (self.count,)
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        return latent_channels if self.width is None else self.width
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "SlotQueries":
+        """See Query."""
+        return SlotQueries(self, self.channels(latent_channels, inputs), dtype=dtype, rngs=rngs)
+
+
+class SlotQueries(nnx.Module):
+    """See Slots."""
+
+    def __init__(self, config: Slots, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dtype = dtype
+        initial = nnx.initializers.truncated_normal(config.scale)
+        self.slots = nnx.Param(initial(rngs.params(), (config.count, width), jnp.float32))
+
+    def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
+        """[b, q, c]."""
+        slots = self.slots[...].astype(self.dtype)
+        return _spread(slots if at is None else slots[at], batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(Query):
+    """Every cell of a grid, such as the pixels of a picture, row by row.
+
+    `at`: int indices [q] or [b, q] of cells, or floating coordinates [q, d] or [b, q, d] in [-1, 1] anywhere between.
+    """
+
+    cells: tuple[int, ...]
+    position: Position = Fourier(bands=16)
+    project: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.cells or min(self.cells) < 1:
+            raise ConfigError(f"Grid.cells must be positive, got {self.cells}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See Query."""
+        return self.cells
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        return self.project or self.position.channels(len(self.cells))
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "PositionQueries":
+        """See Query."""
+        return PositionQueries(self.position, self.project, self.cells, None, dtype=dtype, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtPoints(Query):
+    """Places in metres. `at`: floating coordinates [q, d] or [b, q, d], needed; low, high: the metric extent."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    position: Fourier = Fourier(bands=16, max_resolution=(64.0, 64.0, 64.0))
+    project: int | None = None
+
+    def __post_init__(self) -> None:
+        check_extent("AtPoints", self.low, self.high)
+        if self.position.max_resolution is None or len(self.position.max_resolution) != len(self.low):
+            raise ConfigError(f"AtPoints.position needs a max_resolution of {len(self.low)} axes")
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        return self.project or self.position.channels(len(self.low))
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "PositionQueries":
+        """See Query."""
+        extent = (self.low, self.high)
+        return PositionQueries(
+            self.position, self.project, (1,) * len(self.low), extent, dtype=dtype, rngs=rngs
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AtTimes(Query):
+    """Moments in seconds. `at`: floating times [q, 1] or [b, q, 1], needed; 0 to `duration` becomes [-1, 1]."""
+
+    duration: float
+    position: Fourier = Fourier(bands=16, max_resolution=(64.0,))
+    project: int | None = None
+
+    def __post_init__(self) -> None:
+        check_extent("AtTimes", (0.0,), (self.duration,))
+        if self.position.max_resolution is None or len(self.position.max_resolution) != 1:
+            raise ConfigError("AtTimes.position needs a max_resolution of one axis")
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        return self.project or self.position.channels(1)
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "PositionQueries":
+        """See Query."""
+        extent = ((0.0,), (self.duration,))
+        return PositionQueries(self.position, self.project, (1,), extent, dtype=dtype, rngs=rngs)
+
+
+class PositionQueries(nnx.Module):
+    """Positions, optionally projected, as queries. With an extent `at` is metric; without one it is a grid's."""
+
+    def __init__(
+        self,
+        position: Position,
+        project: int | None,
+        cells: Sequence[int],
+        extent: tuple[tuple[float, ...], tuple[float, ...]] | None,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.cells = tuple(cells)
+        self.extent = extent
+        self.dtype = dtype
+        self.position = position.build(self.cells, rngs)
+        width = position.channels(len(self.cells))
+        self.project = None if project is None else nnx.Linear(width, project, dtype=dtype, rngs=rngs)
+
+    def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
+        """[b, q, c]."""
+        values = self.position(self._coordinates(at)).astype(self.dtype)
+        return _spread(values if self.project is None else self.project(values), batch)
+
+    def _coordinates(self, at: Array | None) -> Array:
+        dims = len(self.cells)
+        if at is None:
+            if self.extent is not None:
+                raise InputError(f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got none")
+            return grid_at(jnp.arange(math.prod(self.cells)), self.cells)
+        if not jnp.issubdtype(at.dtype, jnp.floating):
+            if self.extent is not None:
+                raise InputError(f"expected floating coordinates as the query, got {at.dtype}")
+            return grid_at(at, self.cells)
+        if at.ndim not in (2, 3) or at.shape[-1] != dims:
+            raise InputError(
+                f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got {at.shape}"
+            )
+        return at if self.extent is None else between(at, *self.extent)
+
+
+@dataclasses.dataclass(frozen=True)
+class FromTokens(Query):
+    """One query per input token of a modality (optical flow, segmentation of a cloud). `at`: int [q] or [b, q]."""
+
+    modality: str
+    project: int | None = None
+
+    @property
+    def source(self) -> str:
+        """See Query."""
+        return self.modality
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        if self.modality not in inputs:
+            raise ConfigError(f"FromTokens: no input {self.modality!r}; {suggestion(self.modality, inputs)}")
+        return self.project or inputs[self.modality]
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "TokenQueries":
+        """See Query."""
+        self.channels(latent_channels, inputs)
+        return TokenQueries(self, inputs[self.modality], dtype=dtype, rngs=rngs)
+
+
+class TokenQueries(nnx.Module):
+    """See FromTokens."""
+
+    def __init__(self, config: FromTokens, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        project = config.project
+        self.project = None if project is None else nnx.Linear(width, project, dtype=dtype, rngs=rngs)
+
+    def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
+        """[b, q, c], with the tokens' own mask."""
+        if self.config.modality not in tokens:
+            raise InputError(
+                f"expected the input {self.config.modality!r}, whose tokens are the queries; it is absent"
+            )
+        chosen = tokens[self.config.modality]
+        values, mask = chosen.values, chosen.mask
+        if at is not None:
+            at = jnp.broadcast_to(at, (batch, at.shape[-1]))
+            values = jnp.take_along_axis(values, at[..., None], axis=1)
+            mask = None if mask is None else jnp.take_along_axis(mask, at, axis=1)
+        return Tokens(values if self.project is None else self.project(values), mask)
+
+
+def _spread(values: ArrayLike, batch: int) -> Tokens:
+    """Give queries without a batch axis one."""
+    return Tokens(values if values.ndim == 3 else jnp.broadcast_to(values, (batch, *values.shape)))

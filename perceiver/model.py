@@ -1,0 +1,284 @@
+"""The model: named inputs, one encoder, named outputs."""
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from perceiver.adapters.base import Adapter
+from perceiver.adapters.text import TextTokens
+from perceiver.attention import split_key
+from perceiver.config import freeze, suggestion
+from perceiver.decoders.decoder import Output
+from perceiver.decoders.heads import Head
+from perceiver.encoder import Encoder
+from perceiver.errors import ConfigError, InputError, naming
+from perceiver.tokens import Tokens, concatenate
+from perceiver.typing import Array, Bool, Float, Raw
+
+
+class Compute(enum.Enum):
+    """What the network computes in; parameters, softmax and layer-norm statistics stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """As a JAX dtype."""
+        return jnp.dtype(self.value)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Latents:
+    """An encoded input: everything that decoding needs.
+
+    values: [b, n, c]. tokens: the input tokens of the modalities that some query reads.
+    """
+
+    values: Float[Array, "b n c"]
+    tokens: dict[str, Tokens]
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceiverConfig:
+    """A whole model, declared.
+
+    inputs: adapters by modality name. encoder: the latent bottleneck.
+    outputs: Output, or just a Head where its own query will do, by name.
+    modality_padding: learned channels that tell modalities apart, put behind the widest one's; the others get more,
+        up to the same width (Perceiver IO, appendix A.2). Unused with a single input.
+    modality_dropout: chance that training hides a whole modality of a sample; never all of them.
+    compute: dtype of the computation.
+    """
+
+    inputs: Mapping[str, Adapter]
+    encoder: Encoder
+    outputs: Mapping[str, Output]
+    modality_padding: int = 4
+    modality_dropout: float = 0.0
+    compute: Compute = Compute.FLOAT32
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("PerceiverConfig needs at least one input")
+        outputs = {n: Output(out) if isinstance(out, Head) else out for n, out in self.outputs.items()}
+        object.__setattr__(self, "inputs", freeze(self.inputs))
+        object.__setattr__(self, "outputs", freeze(outputs))
+        if not 0.0 <= self.modality_dropout < 1.0:
+            raise ConfigError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
+
+    @property
+    def token_channels(self) -> int:
+        """Width of the tokens that the encoder sees."""
+        widest = max(adapter.channels for adapter in self.inputs.values())
+        return widest + (self.modality_padding if len(self.inputs) > 1 else 0)
+
+    def build(self, seed: int = 0) -> "Perceiver":
+        """A freshly initialised model; the same seed gives the same parameters."""
+        return Perceiver(self, nnx.Rngs(seed))
+
+    def abstract(self) -> "Perceiver":
+        """The model with shapes in place of parameters."""
+        return nnx.eval_shape(self.build)
+
+
+class Join(nnx.Module):
+    """Tokens of several modalities to one set, each padded with learned channels to the common width.
+
+    Modalities are joined in the order of their names.
+    """
+
+    def __init__(self, channels: Mapping[str, int], width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        initial = nnx.initializers.truncated_normal(0.02)
+        self.dtype = dtype
+        self.padding = nnx.Dict(
+            {
+                name: nnx.Param(initial(rngs.params(), (width - own,), jnp.float32))
+                for name, own in sorted(channels.items())
+                if width > own
+            }
+        )
+
+    def __call__(self, tokens: Mapping[str, Tokens]) -> Tokens:
+        """Join what is given; a modality that is left out takes no part."""
+        return concatenate([self._widen(name, tokens[name]) for name in sorted(tokens)])
+
+    def _widen(self, name: str, tokens: Tokens) -> Tokens:
+        if name not in self.padding:
+            return tokens
+        padding = self.padding[name][...].astype(self.dtype)
+        padding = jnp.broadcast_to(padding, (*tokens.values.shape[:2], padding.shape[0]))
+        return Tokens(jnp.concatenate([tokens.values, padding], axis=-1), tokens.mask)
+
+
+class Perceiver(nnx.Module):
+    """One model for any mix of modalities and any set of questions.
+
+    Inputs are a dict of raw arrays by modality, masks a dict by modality (bool, True = real): [b] says which samples
+    have the modality, a longer mask which elements are real; see each adapter. Any subset of the inputs may be given.
+    """
+
+    def __init__(self, config: PerceiverConfig, rngs: nnx.Rngs):
+        dtype = config.compute.dtype
+        widths = {name: adapter.channels for name, adapter in config.inputs.items()}
+        self.config = config
+        self.adapters = nnx.Dict(
+            {n: a.build(dtype=dtype, rngs=rngs) for n, a in sorted(config.inputs.items())}
+        )
+        self.join = Join(widths, config.token_channels, dtype=dtype, rngs=rngs)
+        self.encoder = config.encoder.build(config.token_channels, dtype=dtype, rngs=rngs)
+        self.decoders = nnx.Dict(
+            {
+                name: output.build(config.encoder.channels, widths, dtype=dtype, rngs=rngs)
+                for name, output in sorted(config.outputs.items())
+            }
+        )
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Raw],
+        masks: Mapping[str, Array] | None = None,
+        outputs: Sequence[str] | None = None,
+        queries: Mapping[str, Array] | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> dict[str, Array]:
+        """Encode, then decode: see there. key: randomness for dropout in training; None for evaluation."""
+        encode_key, decode_key = split_key(key, 2)
+        latents = self.encode(inputs, masks, key=encode_key)
+        return self.decode(latents, outputs, queries, key=decode_key)
+
+    def encode(
+        self,
+        inputs: Mapping[str, Raw],
+        masks: Mapping[str, Array] | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> Latents:
+        """Raw inputs to latents.
+
+        Raises:
+            InputError: an unknown modality, or an array that does not fit; the message names the modality.
+        """
+        drop_key, encoder_key = split_key(key, 2)
+        tokens = self.tokenise(inputs, masks)
+        tokens = self._drop_modalities(tokens, drop_key)
+        values = self.encoder(self.join(tokens), key=encoder_key)
+        read = {decoder.config.asked.source for decoder in self.decoders.values()}
+        return Latents(values, {name: part for name, part in tokens.items() if name in read})
+
+    def decode(
+        self,
+        latents: Latents,
+        outputs: Sequence[str] | None = None,
+        queries: Mapping[str, Array] | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> dict[str, Array]:
+        """Latents to answers, float32, by output name.
+
+        outputs: which to answer; None answers all whose queries can be formed without being given any.
+        queries: for single outputs, which of the queries to ask or where; see each query's class.
+
+        Raises:
+            InputError: an unknown output, or a query that does not fit; the message names the output.
+        """
+        queries = {} if queries is None else queries
+        names = self._answerable(latents, queries) if outputs is None else list(outputs)
+        for name in [*names, *queries]:
+            if name not in self.decoders:
+                raise InputError(f"outputs[{name!r}]: no such output; {suggestion(name, self.decoders)}")
+        unasked = [name for name in queries if name not in names]
+        if unasked:
+            raise InputError(
+                f"queries[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}"
+            )
+        tables = {n: a.table[...] for n, a in self.adapters.items() if isinstance(a, TextTokens)}
+        answers = {}
+        for name, own_key in zip(names, split_key(key, len(names)), strict=True):
+            with naming(f"outputs[{name!r}]"):
+                decoder = self.decoders[name]
+                answers[name] = decoder(
+                    latents.values, latents.tokens, tables, queries.get(name), key=own_key
+                )
+        return answers
+
+    def tokenise(
+        self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
+    ) -> dict[str, Tokens]:
+        """Each modality's tokens, before they are joined."""
+        masks = {} if masks is None else masks
+        if not inputs:
+            raise InputError(f"inputs: expected at least one of {', '.join(sorted(self.adapters))}, got none")
+        for name in [*inputs, *masks]:
+            if name not in self.adapters:
+                raise InputError(f"inputs[{name!r}]: no such modality; {suggestion(name, self.adapters)}")
+        orphans = [name for name in masks if name not in inputs]
+        if orphans:
+            raise InputError(f"masks[{orphans[0]!r}]: a mask without its input")
+        tokens = {}
+        for name in sorted(inputs):
+            with naming(f"inputs[{name!r}]"):
+                mask = masks.get(name)
+                tokens[name] = self.adapters[name](inputs[name], None if mask is None else jnp.asarray(mask))
+        sizes = {name: part.values.shape[0] for name, part in tokens.items()}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"inputs: expected one batch size, got {sizes}")
+        return tokens
+
+    def attention(
+        self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
+    ) -> dict[str, Float[Array, "b h n m"]]:
+        """Where each latent first looks: weights [b, heads, latents, tokens] of every modality; rows sum to 1 in all."""
+        tokens = self.tokenise(inputs, masks)
+        joined = self.join(tokens)
+        weights = self.encoder.cross[0].weights(self.encoder.start(joined), joined)
+        ends = np.cumsum([tokens[name].values.shape[1] for name in sorted(tokens)])
+        pieces = jnp.split(weights, ends[:-1], axis=-1)
+        return dict(zip(sorted(tokens), pieces, strict=True))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder: see `perceiver.saving`."""
+        from perceiver.saving import save
+
+        return save(self, folder)
+
+    def _answerable(self, latents: Latents, queries: Mapping[str, Array]) -> list[str]:
+        def can(output: Output) -> bool:
+            return output.asked.shape is not None or output.asked.source in latents.tokens
+
+        return [n for n, decoder in self.decoders.items() if n in queries or can(decoder.config)]
+
+    def _drop_modalities(self, tokens: dict[str, Tokens], key: jax.Array | None) -> dict[str, Tokens]:
+        """Hide modalities of single samples at random; a sample that would lose all keeps all."""
+        rate = self.config.modality_dropout
+        if key is None or rate == 0.0 or len(tokens) == 1:
+            return tokens
+        names = sorted(tokens)
+        parts = [tokens[name] for name in names]
+        batch = parts[0].values.shape[0]
+        masks = [jnp.ones(p.values.shape[:2], bool) if p.mask is None else p.mask for p in parts]
+        present = jnp.stack([mask.any(axis=1) for mask in masks], axis=1)
+        kept = present & jax.random.bernoulli(key, 1.0 - rate, (batch, len(names)))
+        kept = jnp.where(kept.any(axis=1, keepdims=True), kept, present)
+        shown: Iterable[Bool[Array, "b n"]] = (m & kept[:, i, None] for i, m in enumerate(masks))
+        return {n: Tokens(p.values, m) for n, p, m in zip(names, parts, shown, strict=True)}
+
+
+def parameter_count(module: nnx.Module) -> int:
+    """Number of trained numbers."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+
+
+def presence_of(inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """All-present masks [b] for a batch of inputs: a start for hiding some."""
+    return {name: jnp.ones((raw.shape[0],), bool) for name, raw in inputs.items()}

@@ -1,0 +1,244 @@
+"""The model folder: config.json, preprocessing.json, model.safetensors and MANIFEST.json with their sha256.
+
+Written aside and moved into place, so a folder is either whole or not there; checked in full before anything in it
+is used. It holds no code and no pickle.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+import perceiver.adapters
+import perceiver.attention
+import perceiver.decoders
+import perceiver.encoder
+import perceiver.positions
+import perceiver.spectrogram
+from perceiver.config import from_json, merge, network_json, preprocessing_json
+from perceiver.errors import ConfigError, InputError
+from perceiver.model import Perceiver, PerceiverConfig
+
+if TYPE_CHECKING:
+    from perceiver.typing import Array
+
+CONFIG, HOST, WEIGHTS, MANIFEST = "config.json", "preprocessing.json", "model.safetensors", "MANIFEST.json"
+FORMAT = 1
+
+
+def known_types() -> list[type]:
+    """The dataclasses that a config may name: what the package itself declares."""
+    public = [
+        getattr(module, name)
+        for module in (perceiver.adapters, perceiver.decoders)
+        for name in module.__all__
+    ]
+    return [
+        *public,
+        perceiver.attention.Block,
+        perceiver.encoder.Encoder,
+        perceiver.positions.Fourier,
+        perceiver.positions.Learned,
+        perceiver.spectrogram.Spectrogram,
+        PerceiverConfig,
+    ]
+
+
+def write_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
+    """Write files and their manifest into a new folder, which replaces an older one only when it is complete."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+        raise InputError(f"{folder}: exists and is not a model folder, so it is not overwritten")
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        os.chmod(aside, 0o755)
+        for name, content in files.items():
+            _write_durably(aside / name, content)
+        entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
+        _write_durably(aside / MANIFEST, dump({"format": FORMAT, "files": entries}))
+        old = None
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old)
+        os.replace(aside, folder)
+        if old is not None:
+            shutil.rmtree(old)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_folder(folder: str | Path) -> dict[str, bytes]:
+    """All files of a folder, after checking every one against the manifest.
+
+    Raises:
+        InputError: a file is missing, has another size or another sha256; the message names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a model folder, there is none")
+    manifest = read_json(folder / MANIFEST)
+    entries = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(entries, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{folder / MANIFEST}: expected format {FORMAT} with a list of files")
+    contents = {}
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or Path(name).name != name or name == MANIFEST:
+            raise InputError(
+                f"{folder / MANIFEST}: expected plain file names with bytes and sha256, got {name!r:.80}"
+            )
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: listed in the manifest, but missing")
+        if path.stat().st_size != entry.get("bytes"):
+            raise InputError(f"{path}: expected {entry.get('bytes')} bytes, got {path.stat().st_size}")
+        contents[name] = path.read_bytes()
+        digest = hashlib.sha256(contents[name]).hexdigest()
+        if digest != entry.get("sha256"):
+            raise InputError(
+                f"{path}: expected sha256 {entry.get('sha256')}, got {digest}: the file was changed"
+            )
+    return contents
+
+
+def save(model: Perceiver, folder: str | Path) -> Path:
+    """Write a model folder.
+
+    Raises:
+        InputError: `folder` holds something other than a model.
+    """
+    files = {
+        CONFIG: dump(network_json(model.config)),
+        HOST: dump(preprocessing_json(model.config)),
+        WEIGHTS: save_tensors({n: np.asarray(v) for n, v in flatten(nnx.state(model, nnx.Param)).items()}),
+    }
+    return write_folder(folder, files)
+
+
+def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
+    """Read a model folder.
+
+    types: further config dataclasses that the config may name, such as adapters of your own.
+
+    Raises:
+        InputError: the folder is damaged, or weights and config disagree; all disagreements are listed together.
+        ConfigError: the config cannot be understood.
+    """
+    files = read_folder(folder)
+    for name in (CONFIG, HOST, WEIGHTS):
+        if name not in files:
+            raise InputError(f"{Path(folder) / MANIFEST}: expected it to list {name}")
+    trees = [parse(files[name], Path(folder) / name) for name in (CONFIG, HOST)]
+    config = from_json(
+        merge(*trees), PerceiverConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG)
+    )
+    try:
+        tensors = load_tensors(files[WEIGHTS])
+    except SafetensorError as error:
+        raise InputError(f"{Path(folder) / WEIGHTS}: {error}") from None
+    return with_weights(config, tensors, str(Path(folder) / WEIGHTS))
+
+
+def with_weights(config: PerceiverConfig, tensors: dict[str, np.ndarray], where: str) -> Perceiver:
+    """Build a model around given weights.
+
+    tensors: float32 arrays by dotted parameter path.
+
+    Raises:
+        InputError: lists every missing, unexpected and mis-shaped entry, headed by `where`.
+    """
+    model = config.abstract()
+    wanted = flatten(nnx.state(model, nnx.Param))
+    problems = [f"missing {name} {wanted[name].shape}" for name in sorted(wanted.keys() - tensors.keys())]
+    problems += [
+        f"unexpected {name} {tensors[name].shape}" for name in sorted(tensors.keys() - wanted.keys())
+    ]
+    for name in sorted(wanted.keys() & tensors.keys()):
+        want, have = wanted[name], tensors[name]
+        if want.shape != have.shape or want.dtype != have.dtype:
+            problems.append(f"{name}: expected {want.dtype} {want.shape}, got {have.dtype} {have.shape}")
+    if problems:
+        raise InputError(f"{where}: weights do not fit the config:\n  " + "\n  ".join(problems))
+    graph, state = nnx.split(model)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(state)
+    loaded = [jnp.asarray(tensors[_name(path)]) for path, _ in leaves]
+    return nnx.merge(graph, jax.tree_util.tree_unflatten(tree, loaded))
+
+
+def flatten(state: Any) -> "dict[str, Array]":
+    """Parameters by dotted path, such as encoder.towers.0.layers.mlp.widen.kernel."""
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def dump(tree: Any) -> bytes:
+    """JSON as it is written everywhere in the project."""
+    return (json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        InputError: missing or not JSON.
+    """
+    try:
+        return parse(path.read_bytes(), path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse(content: bytes, path: Path) -> Any:
+    """Parse JSON, with the file's name in the error."""
+    try:
+        return json.loads(content)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    if isinstance(path[-1], jax.tree_util.GetAttrKey):  # the array inside an nnx.Variable
+        path = path[:-1]
+    return ".".join(str(getattr(entry, "key", getattr(entry, "idx", None))) for entry in path)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def from_pretrained(source: str | Path, types: Iterable[type] = ()) -> Perceiver:
+    """Load a model: a folder written by `save`, or a training run's folder, whose best model is taken.
+
+    Raises:
+        InputError: nothing there, or damaged.
+        ConfigError: not understood.
+    """
+    folder = Path(source)
+    if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
+        folder = folder / "model"
+    if not folder.is_dir():
+        raise InputError(
+            f"{source}: expected a model folder (config.json, {WEIGHTS}, {MANIFEST}), there is none"
+        )
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}")
+    return load(folder, types)
+
+
+__all__ = ["ConfigError", "from_pretrained", "load", "read_folder", "save", "write_folder"]
