@@ -112,9 +112,7 @@ def _check(q: Array, k: Array, v: Array, mask: Array | None) -> None:
     if mask is None:
         return
     full = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])
-    fits = mask.ndim == 4 and all(
-        have in (1, want) for have, want in zip(mask.shape[:3], full[:3], strict=True)
-    )
+    fits = mask.ndim == 4 and all(have in (1, want) for have, want in zip(mask.shape[:3], full[:3], strict=True))
     if mask.dtype != bool or not fits or mask.shape[3] != full[3]:
         raise InputError(f"expected a bool mask that broadcasts to {full}, got {mask.dtype} {mask.shape}")
 
@@ -155,9 +153,7 @@ def _blocks(keys: int, step, carry):
 def _logits(q: Array, k: Array, mask: Array | None, start, size: int) -> Array:
     """Scaled logits [b, h, q, size] of one block, -inf where masked."""
     block = jax.lax.dynamic_slice_in_dim(k, start, size, axis=1)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, block, preferred_element_type=jnp.float32) / math.sqrt(
-        q.shape[-1]
-    )
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, block, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     if mask is None:
         return logits
     return jnp.where(jax.lax.dynamic_slice_in_dim(mask, start, size, axis=3), logits, -jnp.inf)
@@ -177,9 +173,7 @@ def _chunked_forward(q, k, v, mask, key, rate):
         if key is not None:
             weights = weights * _drop(weights.shape, rate, jax.random.fold_in(key, start))
         values = jax.lax.dynamic_slice_in_dim(v, start, size, axis=1)
-        part = jnp.einsum(
-            "bhqk,bkhe->bhqe", weights.astype(v.dtype), values, preferred_element_type=jnp.float32
-        )
+        part = jnp.einsum("bhqk,bkhe->bhqe", weights.astype(v.dtype), values, preferred_element_type=jnp.float32)
         return new_top, total, out * shrink[..., None] + part
 
     start = (

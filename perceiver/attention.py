@@ -226,9 +226,7 @@ class SelfAttend(nnx.Module):
 class Stack(nnx.Module):
     """`depth` self-attention layers whose parameters are stacked, run as one scan: compiled once, whatever the depth."""
 
-    def __init__(
-        self, channels: int, depth: int, config: Block, *, remat: bool, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, channels: int, depth: int, config: Block, *, remat: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.depth = depth
         self.remat = remat
         self.layers = nnx.vmap(lambda r: SelfAttend(channels, config, dtype=dtype, rngs=r))(rngs.split(depth))

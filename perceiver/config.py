@@ -95,9 +95,7 @@ def _is_config(value: Any) -> bool:
 def _encode(value: Any, host: bool) -> Json:
     if _is_config(value):
         fields = [f for f in dataclasses.fields(value) if _HOST not in f.metadata]
-        return {"type": type(value).__name__} | {
-            f.name: _encode(getattr(value, f.name), host) for f in fields
-        }
+        return {"type": type(value).__name__} | {f.name: _encode(getattr(value, f.name), host) for f in fields}
     if isinstance(value, collections.abc.Mapping):
         return {str(name): _encode(entry, host) for name, entry in value.items()}
     if isinstance(value, tuple | list):
@@ -138,9 +136,7 @@ def _decode(tree: Json, hint: Any, known: Mapping[str, type], where: str) -> Any
         return freeze({n: _decode(v, arguments[1], known, f"{where}[{n!r}]") for n, v in tree.items()})
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if tree not in hint.__members__:
-            raise ConfigError(
-                f"{where}: unknown {hint.__name__} {tree!r}; {suggestion(str(tree), hint.__members__)}"
-            )
+            raise ConfigError(f"{where}: unknown {hint.__name__} {tree!r}; {suggestion(str(tree), hint.__members__)}")
         return hint[tree]
     if isinstance(tree, dict):
         return _decode_dataclass(tree, hint, known, where)
@@ -168,18 +164,14 @@ def _decode_union(tree: Json, hints: tuple[Any, ...], known: Mapping[str, type],
     raise ConfigError(max(failures, key=len))
 
 
-def _decode_tuple(
-    tree: Json, hints: tuple[Any, ...], known: Mapping[str, type], where: str
-) -> tuple[Any, ...]:
+def _decode_tuple(tree: Json, hints: tuple[Any, ...], known: Mapping[str, type], where: str) -> tuple[Any, ...]:
     if not isinstance(tree, list):
         raise ConfigError(f"{where}: expected a list, got {tree!r:.60}")
     if len(hints) == 2 and hints[1] is Ellipsis:
         hints = (hints[0],) * len(tree)
     if len(hints) != len(tree):
         raise ConfigError(f"{where}: expected {len(hints)} entries, got {len(tree)}")
-    return tuple(
-        _decode(t, h, known, f"{where}[{i}]") for i, (t, h) in enumerate(zip(tree, hints, strict=True))
-    )
+    return tuple(_decode(t, h, known, f"{where}[{i}]") for i, (t, h) in enumerate(zip(tree, hints, strict=True)))
 
 
 def _decode_dataclass(tree: dict[str, Json], hint: Any, known: Mapping[str, type], where: str) -> Any:
@@ -197,9 +189,7 @@ def _decode_dataclass(tree: dict[str, Json], hint: Any, known: Mapping[str, type
     missing = [
         f.name
         for f in fields.values()
-        if f.name not in tree
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        if f.name not in tree and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise ConfigError(f"{where}: {name} lacks the field {missing[0]!r}")

@@ -49,9 +49,7 @@ class Encoder:
         for name in ("cross_attends", "towers"):
             used = set(getattr(self, name))
             if used != set(range(len(used))):
-                raise ConfigError(
-                    f"Encoder.{name} must number its weight sets 0, 1, 2, ..., got {sorted(used)}"
-                )
+                raise ConfigError(f"Encoder.{name} must number its weight sets 0, 1, 2, ..., got {sorted(used)}")
 
     def build(self, in_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "LatentEncoder":
         """The module, for input tokens of the given width."""

@@ -131,9 +131,7 @@ class Perceiver(nnx.Module):
         dtype = config.compute.dtype
         widths = {name: adapter.channels for name, adapter in config.inputs.items()}
         self.config = config
-        self.adapters = nnx.Dict(
-            {n: a.build(dtype=dtype, rngs=rngs) for n, a in sorted(config.inputs.items())}
-        )
+        self.adapters = nnx.Dict({n: a.build(dtype=dtype, rngs=rngs) for n, a in sorted(config.inputs.items())})
         self.join = Join(widths, config.token_channels, dtype=dtype, rngs=rngs)
         self.encoder = config.encoder.build(config.token_channels, dtype=dtype, rngs=rngs)
         self.decoders = nnx.Dict(
@@ -199,22 +197,16 @@ class Perceiver(nnx.Module):
                 raise InputError(f"outputs[{name!r}]: no such output; {suggestion(name, self.decoders)}")
         unasked = [name for name in queries if name not in names]
         if unasked:
-            raise InputError(
-                f"queries[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}"
-            )
+            raise InputError(f"queries[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}")
         tables = {n: a.table[...] for n, a in self.adapters.items() if isinstance(a, TextTokens)}
         answers = {}
         for name, own_key in zip(names, split_key(key, len(names)), strict=True):
             with naming(f"outputs[{name!r}]"):
                 decoder = self.decoders[name]
-                answers[name] = decoder(
-                    latents.values, latents.tokens, tables, queries.get(name), key=own_key
-                )
+                answers[name] = decoder(latents.values, latents.tokens, tables, queries.get(name), key=own_key)
         return answers
 
-    def tokenise(
-        self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
-    ) -> dict[str, Tokens]:
+    def tokenise(self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None) -> dict[str, Tokens]:
         """Each modality's tokens, before they are joined."""
         masks = {} if masks is None else masks
         if not inputs:

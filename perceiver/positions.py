@@ -33,9 +33,7 @@ def grid_at(indices: Int[Array, "*n"], shape: Sequence[int]) -> Float[Array, "*n
     return jnp.stack([axis[place] for axis, place in zip(axes, places, strict=True)], axis=-1)
 
 
-def between(
-    metric: Float[Array, "*b d"], low: Sequence[float], high: Sequence[float]
-) -> Float[Array, "*b d"]:
+def between(metric: Float[Array, "*b d"], low: Sequence[float], high: Sequence[float]) -> Float[Array, "*b d"]:
     """Metric coordinates to [-1, 1], by an extent that is declared and never measured on the data.
 
     low, high: the corners of the extent, in the unit of the coordinates. What lies outside goes past +-1.

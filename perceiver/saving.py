@@ -40,11 +40,7 @@ FORMAT = 1
 
 def known_types() -> list[type]:
     """The dataclasses that a config may name: what the package itself declares."""
-    public = [
-        getattr(module, name)
-        for module in (perceiver.adapters, perceiver.decoders)
-        for name in module.__all__
-    ]
+    public = [getattr(module, name) for module in (perceiver.adapters, perceiver.decoders) for name in module.__all__]
     return [
         *public,
         perceiver.attention.Block,
@@ -98,9 +94,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
     contents = {}
     for name, entry in entries.items():
         if not isinstance(entry, dict) or Path(name).name != name or name == MANIFEST:
-            raise InputError(
-                f"{folder / MANIFEST}: expected plain file names with bytes and sha256, got {name!r:.80}"
-            )
+            raise InputError(f"{folder / MANIFEST}: expected plain file names with bytes and sha256, got {name!r:.80}")
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path}: listed in the manifest, but missing")
@@ -109,9 +103,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
         contents[name] = path.read_bytes()
         digest = hashlib.sha256(contents[name]).hexdigest()
         if digest != entry.get("sha256"):
-            raise InputError(
-                f"{path}: expected sha256 {entry.get('sha256')}, got {digest}: the file was changed"
-            )
+            raise InputError(f"{path}: expected sha256 {entry.get('sha256')}, got {digest}: the file was changed")
     return contents
 
 
@@ -143,9 +135,7 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
         if name not in files:
             raise InputError(f"{Path(folder) / MANIFEST}: expected it to list {name}")
     trees = [parse(files[name], Path(folder) / name) for name in (CONFIG, HOST)]
-    config = from_json(
-        merge(*trees), PerceiverConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG)
-    )
+    config = from_json(merge(*trees), PerceiverConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
     try:
         tensors = load_tensors(files[WEIGHTS])
     except SafetensorError as error:
@@ -164,9 +154,7 @@ def with_weights(config: PerceiverConfig, tensors: dict[str, np.ndarray], where:
     model = config.abstract()
     wanted = flatten(nnx.state(model, nnx.Param))
     problems = [f"missing {name} {wanted[name].shape}" for name in sorted(wanted.keys() - tensors.keys())]
-    problems += [
-        f"unexpected {name} {tensors[name].shape}" for name in sorted(tensors.keys() - wanted.keys())
-    ]
+    problems += [f"unexpected {name} {tensors[name].shape}" for name in sorted(tensors.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & tensors.keys()):
         want, have = wanted[name], tensors[name]
         if want.shape != have.shape or want.dtype != have.dtype:
@@ -233,9 +221,7 @@ def from_pretrained(source: str | Path, types: Iterable[type] = ()) -> Perceiver
     if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         folder = folder / "model"
     if not folder.is_dir():
-        raise InputError(
-            f"{source}: expected a model folder (config.json, {WEIGHTS}, {MANIFEST}), there is none"
-        )
+        raise InputError(f"{source}: expected a model folder (config.json, {WEIGHTS}, {MANIFEST}), there is none")
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}")
     return load(folder, types)

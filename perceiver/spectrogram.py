@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 
 import jax
@@ -49,6 +50,8 @@ class Log(enum.Enum):
 _MELS_PER_E = {MelScale.HTK: 2595.0 / math.log(10.0), MelScale.KALDI: 1127.0}
 _KNEE_HZ, _KNEE_MEL, _STEP = 1000.0, 15.0, math.log(6.4) / 27.0  # Slaney's scale: a logarithm above the knee
 
+_EXACT = jax.lax.Precision.HIGHEST  # without it GPUs and TPUs round factors, which a logarithm shows
+
 
 def hertz_to_mel(frequency: np.ndarray | float, scale: MelScale) -> np.ndarray:
     """Frequencies [...] in Hz as mels [...], float64."""
@@ -85,8 +88,7 @@ def mel_filters(
     Raises ConfigError for fewer than two bins, no band, or an empty frequency range.
     """
     if bins < 2 or mels < 1 or not 0 <= low < high:
-        rule = "bins >= 2, mels >= 1 and 0 <= low < high"
-        raise ConfigError(f"mel filters: expected {rule}, got {bins=}, {mels=}, {low=}, {high=}")
+        raise ConfigError(f"expected bins >= 2, mels >= 1 and 0 <= low < high, got {bins=}, {mels=}, {low=}, {high=}")
     corners = np.linspace(hertz_to_mel(low, scale), hertz_to_mel(high, scale), mels + 2)
     if triangles_in_mel:
         grid = hertz_to_mel(np.arange(bins) * (sample_rate / (2 * (bins - 1))), scale)
@@ -111,20 +113,17 @@ def window(kind: Window, length: int, periodic: bool) -> np.ndarray:
 class Spectrogram:
     """A short-time Fourier spectrum, optionally in mel bands and logarithmic. Lengths are in samples.
 
-    Called with a floating-point waveform [..., samples] it gives [..., frames, bins or mels] in float32, or
-    float64 if the waveform is. It may be traced by jit, grad and vmap.
-
+    Called with a floating-point waveform [..., samples] it gives [..., frames, bins or mels] in float32, or float64
+    if the waveform is. It may be traced by jit, grad and vmap.
     frame_length, hop: of one frame, and between frames. fft_length: zero-pads frames (None: frame_length).
     window, periodic, window_length: the taper; a shorter one is centred in the frame (None: frame_length).
-    power: exponent of the magnitude: 1 for amplitude, 2 for power.
-    center, pad: centre frame t on t hops and pad the ends; otherwise take whole frames only.
+    power: exponent of the magnitude. center, pad: centre frame t on t hops and pad the ends; or take whole frames only.
     preemphasis: coefficient of the first difference within each frame. remove_dc: first subtract its mean.
-    mels, low, high, sample_rate, scale, slaney_norm, triangles_in_mel: see `mel_filters`; mels None keeps
-        the fft_length // 2 + 1 bins; high None is half the sample rate. mel_floor: least value of a band.
-    log, reference, db_floor, db_range: decibels are relative to `reference`; values are raised to `db_floor`
-        before, and to their clip's maximum less `db_range` dB after the logarithm.
-    Raises ConfigError for fields out of range when built, and InputError when called with a waveform that is
-    not floating point or shorter than one frame.
+    mels, low, high, sample_rate, scale, slaney_norm, triangles_in_mel: see `mel_filters`; mels None keeps the
+        fft_length // 2 + 1 bins; high None is half the sample rate. mel_floor: least value of a band.
+    log, reference, db_floor, db_range: decibels are relative to `reference`; values are raised to `db_floor` before,
+        and to their clip's maximum less `db_range` dB after the logarithm.
+    Raises ConfigError for fields out of range, and InputError if a waveform is shorter than a frame or not floating.
     """
 
     frame_length: int = 400
@@ -153,13 +152,11 @@ class Spectrogram:
 
     def __post_init__(self):
         fft, taper = (self.frame_length if n is None else n for n in (self.fft_length, self.window_length))
-        if self.hop < 1 or not 1 <= taper <= self.frame_length <= fft:
-            rule = "hop >= 1 and 1 <= window_length <= frame_length <= fft_length"
-            raise ConfigError(f"Spectrogram: expected {rule}, got {self}")
+        lengths = self.hop >= 1 and 1 <= taper <= self.frame_length <= fft
         power = self.power > 0 if self.log is not Log.DECIBEL else self.power in (1, 2)
-        if not power or self.mel_floor < 0 or min(self.reference, self.db_floor) <= 0:
-            rule = "power > 0 (1 or 2 for decibels), mel_floor >= 0, reference > 0 and db_floor > 0"
-            raise ConfigError(f"Spectrogram: expected {rule}, got {self}")
+        if not (lengths and power and self.mel_floor >= 0 and min(self.reference, self.db_floor) > 0):
+            rule = "hop >= 1, 1 <= window_length <= frame_length <= fft_length, power > 0 (1 or 2 for decibels)"
+            raise ConfigError(f"expected {rule}, mel_floor >= 0, reference > 0 and db_floor > 0, got {self}")
         self.filters()
 
     def filters(self) -> np.ndarray | None:
@@ -179,17 +176,9 @@ class Spectrogram:
 
     def __call__(self, waveform: Float[Array, "*b samples"]) -> Float[Array, "*b frames channels"]:
         """See the class."""
-        frames = _frames(self, _samples(waveform))
-        if self.remove_dc:
-            frames = frames - frames.mean(-1, keepdims=True)
-        frames = frames - self.preemphasis * jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
-        taper = window(self.window, self.window_length or self.frame_length, self.periodic)
-        spare = self.frame_length - taper.size
-        taper = np.pad(taper, (spare // 2, spare - spare // 2)).astype(frames.dtype)
-        values = _magnitude(jnp.fft.rfft(frames * taper, n=self.fft_length), self.power)
+        values = _spectrum(self, _frames(self, _samples(waveform)))
         if (filters := self.filters()) is not None:
-            # by default GPUs and TPUs round the factors to about 10 bits, which a logarithm makes visible
-            values = jnp.matmul(values, filters.astype(values.dtype), precision=jax.lax.Precision.HIGHEST)
+            values = jnp.matmul(values, filters.astype(values.dtype), precision=_EXACT)
             values = jnp.maximum(values, self.mel_floor)
         return values if self.log is None else _logarithm(self, values)
 
@@ -203,38 +192,53 @@ def _samples(waveform: Array) -> Array:
 
 
 def _frames(config: Spectrogram, waveform: Array) -> Array:
-    """Cut [..., samples] into [..., frames, frame_length]; padding is a matter of which sample to read."""
-    count = waveform.shape[-1]
-    index = config.hop * np.arange(config.frames(count))[:, None] + np.arange(config.frame_length)
-    index -= config.frame_length // 2 if config.center else 0
-    if config.pad is Pad.REFLECT:
-        index = index % max(2 * count - 2, 1)
-        index = np.minimum(index, 2 * count - 2 - index)
-    elif config.pad is Pad.EDGE:
-        index = np.clip(index, 0, count - 1)
-    index = np.where(index < 0, count, index)  # out of bounds, so that it is filled rather than wrapped
-    return waveform.at[..., index].get(mode="fill", fill_value=0)
+    """Cut [..., samples] into overlapping [..., frames, frame_length]."""
+    starts = config.hop * np.arange(config.frames(waveform.shape[-1]))
+    if config.center:
+        margins = [(0, 0)] * (waveform.ndim - 1) + [(config.frame_length // 2,) * 2]
+        waveform = jnp.pad(waveform, margins, mode=config.pad.value)
+    return waveform[..., starts[:, None] + np.arange(config.frame_length)]
 
 
-def _magnitude(spectrum: Array, power: float) -> Array:
-    """The magnitude to a power, with gradient zero where it is zero."""
-    energy = spectrum.real**2 + spectrum.imag**2
-    if power == 2:
+@functools.lru_cache(8)
+def _basis(config: Spectrogram) -> np.ndarray:
+    """Cosines, then sines [frame_length, 2 * bins] float64, with taper, pre-emphasis and mean removal in them."""
+    size, length = config.frame_length, config.fft_length or config.frame_length
+    angles = np.outer(np.arange(size), np.arange(length // 2 + 1)) % length * (2 * np.pi / length)
+    taper = window(config.window, config.window_length or size, config.periodic)
+    taper = np.pad(taper, ((size - taper.size) // 2, (size - taper.size + 1) // 2))
+    basis = taper[:, None] * np.hstack([np.cos(angles), np.sin(angles)])
+    following = np.append(basis[1:], 0 * basis[:1], axis=0)
+    following[0] += basis[0]  # pre-emphasis takes the first sample as its own predecessor
+    basis -= config.preemphasis * following
+    return basis - basis.mean(0) if config.remove_dc else basis
+
+
+def _spectrum(config: Spectrogram, frames: Array) -> Array:
+    """Magnitudes [..., frames, bins] of [..., frames, frame_length], to the power asked for.
+
+    By matrix products: an FFT in float32 errs three to ten times as much in the quiet bins next to a loud one,
+    which a logarithm shows. So do long sums, hence the parts.
+    """
+    basis, width = _basis(config).astype(frames.dtype), max(32, config.frame_length // 16)
+    parts = [slice(start, start + width) for start in range(0, config.frame_length, width)]
+    products = sum(jnp.matmul(frames[..., part], basis[part], precision=_EXACT) for part in parts)
+    cosine, sine = jnp.split(products, 2, axis=-1)
+    energy = cosine**2 + sine**2
+    if config.power == 2:
         return energy
-    return jnp.where(energy > 0, jnp.where(energy > 0, energy, 1) ** (power / 2), 0)
+    heard = jnp.where(energy > 0, energy, 1)  # keeps the gradient of silence finite
+    return jnp.where(energy > 0, heard ** (config.power / 2), 0)
 
 
 def _logarithm(config: Spectrogram, values: Array) -> Array:
     """Compress [..., frames, channels]; zeros become the least normal number, to keep silence finite."""
     values = jnp.maximum(values, jnp.finfo(values.dtype).tiny)
-    if config.log is Log.NATURAL:
-        return jnp.log(values)
-    if config.log is Log.TEN:
-        return jnp.log10(values)
+    if config.log is not Log.DECIBEL:
+        return jnp.log(values) if config.log is Log.NATURAL else jnp.log10(values)
     zero = math.log10(max(config.reference, config.db_floor))
     levels = (20 / config.power) * (jnp.log10(jnp.maximum(values, config.db_floor)) - zero)
-    span = math.inf if config.db_range is None else config.db_range
-    return jnp.maximum(levels, levels.max((-2, -1), keepdims=True) - span)
+    return jnp.maximum(levels, levels.max((-2, -1), keepdims=True) - (config.db_range or math.inf))
 
 
 def _fit(values: Array, axis: int, length: int, fill: float = 0.0) -> Array:
@@ -250,17 +254,15 @@ def whisper(mels: int = 80, sample_rate: int = 16000, frame_length: int = 400, h
     return dataclasses.replace(bands, scale=MelScale.SLANEY, slaney_norm=True)
 
 
-def kaldi_fbank(
-    mels: int = 128, sample_rate: int = 16000, frame_length: int = 400, hop: int = 160
-) -> Spectrogram:
-    """Kaldi's log mel filter bank without dither, with the Hann window that AST and ImageBind ask for.
+def kaldi_fbank(mels: int = 128, sample_rate: int = 16000, frame_length: int = 400, hop: int = 160) -> Spectrogram:
+    """Kaldi's log mel filter bank without dither, with the Hann window and the scale (±1) that AST and ImageBind use.
 
-    Frames are padded to a power of two. Kaldi expects samples scaled to ±32768, AST and ImageBind to ±1.
+    Frames are padded to a power of two; Kaldi itself takes samples in ±32768 and `Window.POVEY`.
     """
-    frame = Spectrogram(frame_length, hop, 1 << (frame_length - 1).bit_length(), periodic=False, center=False)
-    frame = dataclasses.replace(frame, preemphasis=0.97, remove_dc=True, log=Log.NATURAL, mel_floor=2.0**-23)
-    bands = dataclasses.replace(frame, mels=mels, low=20.0, sample_rate=sample_rate)
-    return dataclasses.replace(bands, scale=MelScale.KALDI, triangles_in_mel=True)
+    size = 1 << (frame_length - 1).bit_length()
+    frame = Spectrogram(frame_length, hop, size, periodic=False, center=False, preemphasis=0.97, remove_dc=True)
+    bands = dataclasses.replace(frame, mels=mels, low=20.0, sample_rate=sample_rate, scale=MelScale.KALDI)
+    return dataclasses.replace(bands, triangles_in_mel=True, mel_floor=2.0**-23, log=Log.NATURAL)
 
 
 def whisper_log_mel(
@@ -277,10 +279,8 @@ def whisper_log_mel(
     """
     waveform = _samples(waveform)[..., :chunk]
     if normalise:
-        variance = waveform.var(-1, keepdims=True)  # in two passes; the default of standardize is less exact
-        waveform = jax.nn.standardize(waveform, -1, variance=variance, epsilon=1e-7)
-    waveform = _fit(waveform, -1, chunk or waveform.shape[-1], padding)
-    levels = (config or whisper())(waveform)[..., :-1, :]
+        waveform = jax.nn.standardize(waveform, variance=waveform.var(-1, keepdims=True), epsilon=1e-7)
+    levels = (config or whisper())(_fit(waveform, -1, chunk or waveform.shape[-1], padding))[..., :-1, :]
     return (jnp.maximum(levels, levels.max((-2, -1), keepdims=True) - 8.0) + 4.0) / 4.0
 
 

@@ -130,9 +130,7 @@ def kaldi_config(given):
         assert given.pop(key, neutral) == neutral, key
     given.pop("htk_compat", None)  # only says where the energy goes
     rate = int(given.pop("sample_frequency", 16000.0))
-    frame, hop = (
-        int(rate * given.pop(key, ms) * 0.001) for key, ms in [("frame_length", 25), ("frame_shift", 10)]
-    )
+    frame, hop = (int(rate * given.pop(key, ms) * 0.001) for key, ms in [("frame_length", 25), ("frame_shift", 10)])
     config = sp.kaldi_fbank(given.pop("num_mel_bins", 23), rate, frame, hop)
     high = given.pop("high_freq", 0.0)
     fields = {
@@ -151,13 +149,13 @@ def kaldi_config(given):
     return dataclasses.replace(config, **fields)
 
 
-def kaldi_tolerance(name, wide, unit=1.0):
-    """For log features divided by AudioSet's 2 std; `unit` is 2 std for those that are not.
+def kaldi_tolerance(name, unit):
+    """For log features in units of AudioSet's 2 std (1.0) or as they are (UNIT).
 
-    A chirp leaves bands 100 dB below its peak, at the noise of a float32 transform; what torchaudio computes in
-    float32 and transformers in float64 differs there by 1e-3.
+    Quiet bands beside loud ones, 100 dB below them in a chirp, show the rounding noise of float32: torchaudio, in
+    float32, and transformers, in float64, differ there by 1e-3 themselves.
     """
-    return (1.5e-3 if wide else 5e-3) * unit if "chirp" in name else 3e-4
+    return (3e-3 if "chirp" in name else 3e-4) * unit
 
 
 @pytest.mark.parametrize(("spec", "path"), cases("filters"))
@@ -201,9 +199,7 @@ def test_spectrograms_match(spec, path, wide):
             # A transform in float32 errs in proportion to the LOUDEST bin of a frame, which may change the
             # logarithm of a band 120 dB below it by anything; the amplitudes are what can be compared.
             actual, expected = amplitudes(config, actual), amplitudes(config, expected)
-            close(
-                actual / expected.max(1, keepdims=True), expected / expected.max(1, keepdims=True), atol=1e-6
-            )
+            close(actual / expected.max(1, keepdims=True), expected / expected.max(1, keepdims=True), atol=1e-6)
 
 
 @pytest.mark.parametrize(("spec", "path"), cases("whisper"))
@@ -231,10 +227,10 @@ def test_ast_matches(spec, path, wide):
     for name, waveform in clips(arrays).items():
         values = computed(lambda x: sp.ast_features(x, config, given["max_length"], **normal), waveform, wide)
         # the reference computes these in float64, save that it rounds the spectrum to complex64
-        atol = 2e-6 * unit if wide else kaldi_tolerance(name, wide, unit)
+        atol = 2e-6 * unit if wide else kaldi_tolerance(name, unit)
         close(values, arrays[f"outputs/{name}/input_values"], atol)
         values = computed(kaldi_config(call), waveform, wide)
-        close(values, arrays[f"outputs/{name}/kaldi_fbank"], kaldi_tolerance(name, wide, UNIT))
+        close(values, arrays[f"outputs/{name}/kaldi_fbank"], kaldi_tolerance(name, UNIT))
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["float32", "float64"])
@@ -243,7 +239,7 @@ def test_kaldi_matches(spec, path, wide):
     arrays, config = np.load(path), kaldi_config(spec["kwargs"])
     for name, waveform in clips(arrays).items():
         values = computed(config, waveform, wide)
-        close(values, arrays[f"outputs/{name}/fbank"], kaldi_tolerance(name, wide, UNIT))
+        close(values, arrays[f"outputs/{name}/fbank"], kaldi_tolerance(name, UNIT))
 
 
 def test_there_are_goldens():
@@ -261,9 +257,7 @@ def test_scales_are_inverses(scale):
 
 @pytest.mark.parametrize("in_mel", [False, True])
 def test_triangles_sum_to_one_between_the_outer_centres(in_mel):
-    filters = sp.mel_filters(
-        513, 20, 0.0, 8000.0, 16_000, MelScale.HTK, slaney_norm=False, triangles_in_mel=in_mel
-    )
+    filters = sp.mel_filters(513, 20, 0.0, 8000.0, 16_000, MelScale.HTK, slaney_norm=False, triangles_in_mel=in_mel)
     first, last = filters[:, 0].argmax() + 1, filters[:, -1].argmax()
     close(filters[first:last].sum(1), np.ones(last - first), atol=1e-12)
 
@@ -294,9 +288,7 @@ def test_centred_frames_equal_whole_frames_of_a_padded_waveform(pad):
 def test_reflection_leaves_out_the_end_sample():
     config = Spectrogram(4, 1, window=Window.BOXCAR, power=1.0)
     sums = config(jnp.array([1.0, 10.0, 200.0, 3000.0, 40_000.0]))[:, 0]  # bin 0 is the sum of a frame
-    close(
-        sums, np.array([221.0, 221.0, 3211.0, 43_210.0, 46_200.0, 43_400.0]) + [0, 0, 0, 0, 0, 0], atol=1e-2
-    )
+    close(sums, np.array([221.0, 221.0, 3211.0, 43_210.0, 46_200.0, 46_200.0]), atol=1e-2)
 
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 1234])
@@ -307,7 +299,7 @@ def test_frame_count_is_static_and_batches_are_independent(samples, center):
     batch[1] *= 100  # the range is that of each clip
     values = jax.jit(config)(batch)
     assert values.shape == (2, 3, config.frames(samples), 12)
-    close(values[1, 2], config(batch[1, 2]), atol=1e-4)
+    close(values[1, 2], jax.jit(config)(batch[1, 2]), atol=1e-4)
 
 
 @pytest.mark.parametrize(

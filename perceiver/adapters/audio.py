@@ -98,9 +98,7 @@ class WaveformTokens(nnx.Module):
 
     def __init__(self, config: Waveform, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(
-            config.patch, config.project, config.position, (config.tokens,), dtype=dtype, rngs=rngs
-        )
+        self.embed = Embed(config.patch, config.project, config.position, (config.tokens,), dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, n] -> Tokens [b, samples / patch, channels]; a patch with one real sample is real."""
@@ -133,14 +131,10 @@ class LogMel(Sound):
 
     def __post_init__(self) -> None:
         if self.sample_rate != self.spectrogram.sample_rate:
-            raise ConfigError(
-                f"LogMel: {self.sample_rate} Hz, but its spectrogram {self.spectrogram.sample_rate} Hz"
-            )
+            raise ConfigError(f"LogMel: {self.sample_rate} Hz, but its spectrogram {self.spectrogram.sample_rate} Hz")
         frames, mels = self.patch[0], self.bands_per_patch
         if min(frames, mels) < 1 or self.bands % mels or self.frames < frames:
-            raise ConfigError(
-                f"LogMel: {self.frames} x {self.bands} (frames x mels) has no patches of {self.patch}"
-            )
+            raise ConfigError(f"LogMel: {self.frames} x {self.bands} (frames x mels) has no patches of {self.patch}")
         if len(self.mean) > 1:
             check_statistics("LogMel", self.bands, self.mean, self.std)
         else:
@@ -197,9 +191,7 @@ class LogMelTokens(nnx.Module):
         mels = standardise(config.spectrogram(wave), config.mean, config.std)
         times, pitches = config.grid
         mels = mels[:, : times * config.patch[0]]
-        values = rearrange(
-            mels, "b (t f) (m p) -> b (t m) (f p)", f=config.patch[0], p=config.bands_per_patch
-        )
+        values = rearrange(mels, "b (t f) (m p) -> b (t m) (f p)", f=config.patch[0], p=config.bands_per_patch)
         if real is not None:
             starts = np.arange(times) * config.patch[0] * config.spectrogram.hop
             real = jnp.repeat(real[:, np.minimum(starts, config.samples - 1)], pitches, axis=1)

@@ -69,9 +69,7 @@ class Embed(nnx.Module):
         self.project = None if project is None else nnx.Linear(features, project, dtype=dtype, rngs=rngs)
         self.position = position.build(shape, rngs)
 
-    def __call__(
-        self, values: Float[Array, "b n f"], coordinates: Array, mask: Bool[Array, "b n"] | None
-    ) -> Tokens:
+    def __call__(self, values: Float[Array, "b n f"], coordinates: Array, mask: Bool[Array, "b n"] | None) -> Tokens:
         """Masked values are set to zero first, so that nothing in them reaches an output or a gradient."""
         values = Tokens(values, mask).cleared().values.astype(self.dtype)
         if self.project is not None:

@@ -44,9 +44,7 @@ class Image(Adapter):
     def __post_init__(self) -> None:
         height, width, channels = self.shape
         if min(height, width, channels, self.patch) < 1 or height % self.patch or width % self.patch:
-            raise ConfigError(
-                f"Image: shape {self.shape} is not made of whole {self.patch} x {self.patch} patches"
-            )
+            raise ConfigError(f"Image: shape {self.shape} is not made of whole {self.patch} x {self.patch} patches")
         check_statistics("Image", channels, self.mean, self.std)
 
     @property
@@ -98,9 +96,7 @@ class ImageTokens(nnx.Module):
 
     def __init__(self, config: Image, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(
-            config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs
-        )
+        self.embed = Embed(config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, h, w, c] -> Tokens [b, (h / patch) (w / patch), channels], row by row, patches ordered (row, column, c)."""

@@ -36,9 +36,7 @@ class State(Adapter):
 
     def __post_init__(self) -> None:
         if self.dims < 1 or self.history < 1:
-            raise ConfigError(
-                f"State needs dims and history of at least 1, got {self.dims} and {self.history}"
-            )
+            raise ConfigError(f"State needs dims and history of at least 1, got {self.dims} and {self.history}")
         check_statistics("State", self.dims, self.mean, self.std)
 
     @property
@@ -75,9 +73,7 @@ class StateTokens(nnx.Module):
 
     def __init__(self, config: State, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(
-            config.dims, config.project, config.position, (config.history,), dtype=dtype, rngs=rngs
-        )
+        self.embed = Embed(config.dims, config.project, config.position, (config.history,), dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, t, dims] -> Tokens [b, t, channels]."""

@@ -38,9 +38,7 @@ class Video(Adapter):
     std: tuple[float, ...] = preprocessing_field(default=())
 
     def __post_init__(self) -> None:
-        whole = all(
-            size > 0 and p > 0 and size % p == 0 for size, p in zip(self.shape, self.patch, strict=False)
-        )
+        whole = all(size > 0 and p > 0 and size % p == 0 for size, p in zip(self.shape, self.patch, strict=False))
         if not whole:
             raise ConfigError(f"Video: shape {self.shape} is not made of whole {self.patch} patches")
         check_statistics("Video", self.shape[3], self.mean, self.std)
@@ -88,9 +86,7 @@ class VideoTokens(nnx.Module):
 
     def __init__(self, config: Video, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(
-            config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs
-        )
+        self.embed = Embed(config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, t, h, w, c] -> Tokens [b, patches, channels], time slowest."""
@@ -101,9 +97,7 @@ class VideoTokens(nnx.Module):
                 f"expected frames in multiples of {frames} up to {self.config.shape[0]}, got {raw.shape[1]}"
             )
         pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
-        values = rearrange(
-            pixels, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=frames, p=height, q=width
-        )
+        values = rearrange(pixels, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=frames, p=height, q=width)
         coordinates = grid_at(jnp.arange(values.shape[1]), self.config.grid)
         if mask is not None and mask.ndim == 2:
             per_frame = presence(mask, *raw.shape[:2])

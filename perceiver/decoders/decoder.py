@@ -44,9 +44,7 @@ class Output:
         assert query is not None  # __post_init__ saw to it
         return query
 
-    def build(
-        self, latent_channels: int, inputs: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> "Decoder":
+    def build(self, latent_channels: int, inputs: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "Decoder":
         """The module. inputs: widths of the input tokens by modality."""
         return Decoder(self, latent_channels, inputs, dtype=dtype, rngs=rngs)
 
@@ -130,6 +128,4 @@ def _axis(at: Array) -> int:
         return at.ndim - 1
     if jnp.issubdtype(at.dtype, jnp.floating) and at.ndim in (2, 3):
         return at.ndim - 2
-    raise InputError(
-        f"expected integer indices [q] or [b, q], or coordinates [.., q, d], got {at.dtype} {at.shape}"
-    )
+    raise InputError(f"expected integer indices [q] or [b, q], or coordinates [.., q, d], got {at.dtype} {at.shape}")

@@ -130,9 +130,7 @@ class Chunk(Head):
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.dims < 1:
-            raise ConfigError(
-                f"Chunk needs a horizon and dims of at least 1, got {self.horizon} and {self.dims}"
-            )
+            raise ConfigError(f"Chunk needs a horizon and dims of at least 1, got {self.horizon} and {self.dims}")
         check_statistics("Chunk", self.dims, self.mean, self.std)
 
     @property
@@ -226,8 +224,6 @@ class TiedLogits(nnx.Module):
         table = tables[name]
         if table.shape != (self.config.vocabulary, x.shape[-1]):
             want = (self.config.vocabulary, x.shape[-1])
-            raise ConfigError(
-                f"TokenLogits: expected the embedding of {name!r} to be {want}, it is {table.shape}"
-            )
+            raise ConfigError(f"TokenLogits: expected the embedding of {name!r} to be {want}, it is {table.shape}")
         logits = jnp.einsum("bqc,vc->bqv", x, table.astype(self.dtype), preferred_element_type=jnp.float32)
         return logits + self.bias[...]

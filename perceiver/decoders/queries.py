@@ -37,9 +37,7 @@ class Query(abc.ABC):
         """Width of a query, given the widths of latents and input tokens."""
 
     @abc.abstractmethod
-    def build(
-        self, latent_channels: int, inputs: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ) -> nnx.Module:
+    def build(self, latent_channels: int, inputs: Mapping[str, int], *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
         """The module."""
 
 
@@ -132,9 +130,7 @@ class AtPoints(Query):
     def build(self, latent_channels, inputs, *, dtype, rngs) -> "PositionQueries":
         """See Query."""
         extent = (self.low, self.high)
-        return PositionQueries(
-            self.position, self.project, (1,) * len(self.low), extent, dtype=dtype, rngs=rngs
-        )
+        return PositionQueries(self.position, self.project, (1,) * len(self.low), extent, dtype=dtype, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,9 +192,7 @@ class PositionQueries(nnx.Module):
                 raise InputError(f"expected floating coordinates as the query, got {at.dtype}")
             return grid_at(at, self.cells)
         if at.ndim not in (2, 3) or at.shape[-1] != dims:
-            raise InputError(
-                f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got {at.shape}"
-            )
+            raise InputError(f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got {at.shape}")
         return at if self.extent is None else between(at, *self.extent)
 
 
@@ -237,9 +231,7 @@ class TokenQueries(nnx.Module):
     def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
         """[b, q, c], with the tokens' own mask."""
         if self.config.modality not in tokens:
-            raise InputError(
-                f"expected the input {self.config.modality!r}, whose tokens are the queries; it is absent"
-            )
+            raise InputError(f"expected the input {self.config.modality!r}, whose tokens are the queries; it is absent")
         chosen = tokens[self.config.modality]
         values, mask = chosen.values, chosen.mask
         if at is not None:

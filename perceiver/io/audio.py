@@ -60,9 +60,7 @@ def read_audio(
         with refusing(f"audio that can be resampled from {rate} to {sample_rate} Hz"):
             resampled = soxr.resample(samples, rate, sample_rate).astype(np.float32, copy=False)
         if not len(resampled):
-            raise InputError(
-                f"expected at least one sample at {sample_rate} Hz, got {len(samples)} at {rate} Hz"
-            )
+            raise InputError(f"expected at least one sample at {sample_rate} Hz, got {len(samples)} at {rate} Hz")
         _check_finite(resampled)
         return resampled, sample_rate
 
@@ -73,7 +71,7 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, rate: int) -> N
     Args:
         path: the file, replaced when it exists.
         samples: floating point [n] in [-1, 1], or int16 [n].
-        rate: samples per second, at least 1.
+        rate: samples per second, 1 to 2**31 - 1.
 
     Raises:
         InputError: another shape or dtype, floats out of range, or a path that cannot be written.
@@ -82,14 +80,12 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, rate: int) -> N
         samples = np.asarray(samples)
         if samples.ndim != 1 or not samples.size:
             raise InputError(f"expected mono samples [n], n >= 1, got shape {list(samples.shape)}")
-        if rate < 1:
-            raise InputError(f"rate: expected at least 1 Hz, got {rate}")
+        if not 1 <= rate < 2**31:  # the header keeps bytes per second in 32 bits
+            raise InputError(f"rate: expected 1 to {2**31 - 1} Hz, got {rate}")
         if np.issubdtype(samples.dtype, np.floating):
             # Written as "not all inside", NaN is refused too.
             if not np.all(np.abs(samples) <= 1):
-                raise InputError(
-                    f"expected samples in [-1, 1], got values from {samples.min()} to {samples.max()}"
-                )
+                raise InputError(f"expected samples in [-1, 1], got values from {samples.min()} to {samples.max()}")
             samples = np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767)
         elif samples.dtype != np.int16:
             raise InputError(f"expected floating point or int16 samples, got {samples.dtype}")
@@ -158,9 +154,7 @@ def _check_riff(handle: BinaryIO, size: int) -> int | None:
         handle.seek(start)
         name, length = struct.unpack("<4sI", _exactly(handle, 8, "a chunk header (no data chunk so far)"))
         if start + 8 + length > size:
-            raise InputError(
-                f"expected {length} bytes from chunk {name!r}'s header, got {size - start - 8}: truncated"
-            )
+            raise InputError(f"expected {length} bytes from chunk {name!r}'s header, got {size - start - 8}: truncated")
         chunks.setdefault(name, (start + 8, length))
         start += 8 + length + length % 2
     if b"fmt " not in chunks:
@@ -191,9 +185,7 @@ def _check_ogg(handle: BinaryIO, size: int) -> int | None:
         ended = bool(head[5] & 4)
         start += 27 + head[26] + sum(_exactly(handle, head[26], "an Ogg segment table"))
     if start > size or not ended:
-        raise InputError(
-            f"expected an Ogg stream up to its last page, got {size} bytes without its end: truncated"
-        )
+        raise InputError(f"expected an Ogg stream up to its last page, got {size} bytes without its end: truncated")
     return None
 
 

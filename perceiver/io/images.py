@@ -85,9 +85,7 @@ def resize_image(array: np.ndarray, height: int, width: int) -> np.ndarray:
     with naming("resize_image"):
         array = np.asarray(array)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in _MODES or not array.size:
-            raise InputError(
-                f"expected uint8 [h, w, c] with c = 1, 3 or 4, got {array.dtype} {list(array.shape)}"
-            )
+            raise InputError(f"expected uint8 [h, w, c] with c = 1, 3 or 4, got {array.dtype} {list(array.shape)}")
         if height < 1 or width < 1:
             raise InputError(f"expected a size of at least 1 x 1, got {height} x {width}")
         resized = _to_pillow(array).resize((width, height), Image.Resampling.BICUBIC)
@@ -112,9 +110,7 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
         if np.issubdtype(pixels.dtype, np.floating):
             # Written as "not all inside", NaN is refused too.
             if not np.all((pixels >= 0) & (pixels <= 1)):
-                raise InputError(
-                    f"expected floats in [0, 1], got values from {pixels.min()} to {pixels.max()}"
-                )
+                raise InputError(f"expected floats in [0, 1], got values from {pixels.min()} to {pixels.max()}")
             pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
         elif pixels.dtype != np.uint8:
             raise InputError(f"expected uint8 or floating point, got {pixels.dtype}")

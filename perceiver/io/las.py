@@ -94,8 +94,8 @@ def _check_header(handle: BinaryIO, size: int, max_points: int) -> _Header:
     header_bytes, start, vlrs, kind, point_bytes, count = struct.unpack_from("<HIIBHI", head, 94)
     if header_bytes < len(head) or header_bytes + vlrs * _VLR_BYTES > start or start > size:
         raise InputError(
-            f"expected a header of {len(head)} bytes or more, {vlrs} records and then the points, got a header "
-            f"of {header_bytes} bytes and points at byte {start} of {size}"
+            f"expected a header of {len(head)} bytes or more, {vlrs} records and then the points, got a "
+            f"header of {header_bytes} bytes and points at byte {start} of {size}"
         )
     if minor >= 4:
         first, evlrs, count = struct.unpack_from("<QIQ", head, 235)
@@ -110,8 +110,7 @@ def _check_header(handle: BinaryIO, size: int, max_points: int) -> _Header:
     compressed = bool(kind & _COMPRESSED)
     if not compressed and start + count * point_bytes > size:
         raise InputError(
-            f"expected {count} points of {point_bytes} bytes from the header, got "
-            f"{size - start} bytes: truncated"
+            f"expected {count} points of {point_bytes} bytes from the header, got {size - start} bytes: truncated"
         )
     return _Header(start, compressed, point_bytes, count)
 

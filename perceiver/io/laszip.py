@@ -85,9 +85,7 @@ def _find_table(handle: BinaryIO, start: int) -> int:
     return table
 
 
-def _check_layers(
-    handle: BinaryIO, sizes: list[int], start: int, point_bytes: int, layers: int, count: int
-) -> None:
+def _check_layers(handle: BinaryIO, sizes: list[int], start: int, point_bytes: int, layers: int, count: int) -> None:
     """Check each chunk's head: one point, the number of points, and the bytes of each layer."""
     total, head_bytes = 0, 4 + 4 * layers
     for k, size in enumerate(sizes):

@@ -29,9 +29,7 @@ def read_nuscenes(path: Path, max_points: int) -> tuple[np.ndarray, dict[str, np
     return _read_records(path, max_points, ("intensity", "ring"))
 
 
-def _read_records(
-    path: Path, max_points: int, features: tuple[str, ...]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read_records(path: Path, max_points: int, features: tuple[str, ...]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     columns = 3 + len(features)
     count, rest = divmod(path.stat().st_size, 4 * columns)
     if rest:

@@ -50,9 +50,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def read_points(
-    path: str | os.PathLike[str], max_points: int = 50_000_000, *, drop_nonfinite: bool = False
-) -> Cloud:
+def read_points(path: str | os.PathLike[str], max_points: int = 50_000_000, *, drop_nonfinite: bool = False) -> Cloud:
     """Read a point cloud; the suffix decides on the format, the longest that fits.
 
     - `.las`, `.laz` (ASPRS LAS 1.0 to 1.4, needs the extra `points`): intensity, return_number,
@@ -91,9 +89,7 @@ def read_points(
         if bad:
             xyz, features = xyz[finite], {name: values[finite] for name, values in features.items()}
         if not len(xyz):
-            raise InputError(
-                "expected at least one point" + (" with finite coordinates" if bad else "") + ", got none"
-            )
+            raise InputError("expected at least one point" + (" with finite coordinates" if bad else "") + ", got none")
         return Cloud(xyz, features)
 
 

@@ -1,0 +1,67 @@
+"""Objectives: pure functions from outputs and targets to a scalar, float32."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from perceiver.typing import Array, Bool, Float, Int
+
+
+def mean(values: Float[Array, "*n"], mask: Bool[Array, "*n"] | None = None) -> Float[Array, ""]:
+    """Mean over what the mask keeps; 0 where it keeps nothing."""
+    if mask is None:
+        return values.mean()
+    return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def cross_entropy(
+    logits: Float[Array, "*n c"],
+    labels: Int[Array, "*n"],
+    mask: Bool[Array, "*n"] | None = None,
+    smoothing: float = 0.0,
+) -> Float[Array, ""]:
+    """Mean cross-entropy in nats. smoothing: probability spread evenly over all classes (label smoothing)."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return mean(optax.softmax_cross_entropy(logits.astype(jnp.float32), targets), mask)
+
+
+def accuracy(
+    logits: Float[Array, "*n c"], labels: Int[Array, "*n"], mask: Bool[Array, "*n"] | None = None
+) -> Float[Array, ""]:
+    """Share of labels that have the largest logit."""
+    return mean((logits.argmax(axis=-1) == labels).astype(jnp.float32), mask)
+
+
+def squared_error(
+    prediction: Float[Array, "*n c"], target: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None
+) -> Float[Array, ""]:
+    """Mean squared error over the channels and what the mask keeps."""
+    return mean(jnp.square(prediction - target).mean(axis=-1), mask)
+
+
+def absolute_error(
+    prediction: Float[Array, "*n c"], target: Float[Array, "*n c"], mask: Bool[Array, "*n"] | None = None
+) -> Float[Array, ""]:
+    """Mean absolute error over the channels and what the mask keeps."""
+    return mean(jnp.abs(prediction - target).mean(axis=-1), mask)
+
+
+def contrastive(
+    left: Float[Array, "n c"],
+    right: Float[Array, "m c"],
+    positive: Bool[Array, "n m"],
+    scale: Float[Array, ""],
+) -> Float[Array, ""]:
+    """InfoNCE in both directions with any number of positives per row (CLIP, arXiv 2103.00020; SupCon, 2004.11362).
+
+    left, right: embeddings of length 1. positive: which pairs belong together. scale: 1 / temperature.
+    Each row's loss is the mean over its positives of -log softmax; rows without a positive count nothing.
+    """
+    logits = scale * left @ right.T
+    return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
+
+
+def _one_way(logits: Float[Array, "n m"], positive: Bool[Array, "n m"]) -> Float[Array, ""]:
+    likelihood = jnp.where(positive, jax.nn.log_softmax(logits, axis=-1), 0.0).sum(axis=-1)
+    count = positive.sum(axis=-1)
+    return mean(-likelihood / jnp.maximum(count, 1), count > 0)

@@ -1,0 +1,67 @@
+"""What an experiment is: a function of keyword arguments that returns this, made of real objects."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import optax
+
+from perceiver.errors import ConfigError
+from perceiver.model import Perceiver, PerceiverConfig
+from perceiver.pipeline import Batch
+
+Objective = Callable[[Perceiver, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
+"""(model, batch, key) -> (loss, metrics), pure; the key is the step's randomness."""
+
+Scores = Mapping[str, Any]
+"""Figures by name; nested mappings group them."""
+
+Evaluation = Callable[[Perceiver], Scores]
+"""A model's figures on a fixed split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A training run, declared.
+
+    model, batches, objective, optimizer: what is trained, on which endless stream, for what, how.
+    steps: updates. seed: of the parameters and of dropout (the stream carries its own). batch: samples per step.
+    validate: figures on a validation split cut from the training data; the best model by `best` (higher is better) is
+        the one that is kept. test: figures on the test split, computed once, at the end.
+    baselines: figures of simple methods on the same test split.
+    controls: further figures that a real result must beat, given the trained model, such as shuffled inputs.
+        The untrained model's test figures are always among them.
+    pictures: draws into a folder, given the trained model.
+    ema: decay of the moving average of the parameters that is evaluated and kept; None takes the parameters.
+    validate_every, checkpoint_every: in steps.
+    companions: smaller or other experiments trained in the same run and reported beside, by name.
+    """
+
+    name: str
+    model: PerceiverConfig
+    batches: grain.MapDataset
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    steps: int
+    batch: int
+    validate: Evaluation
+    best: str
+    test: Evaluation
+    seed: int = 0
+    baselines: Callable[[], Scores] = dict
+    controls: Callable[[Perceiver], Scores] = lambda _: {}
+    pictures: Callable[[Perceiver, Path], None] = lambda _, __: None
+    ema: float | None = None
+    validate_every: int = 200
+    checkpoint_every: int = 200
+    companions: Mapping[str, "Experiment"] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Experiment.{name} must be at least 1, got {getattr(self, name)}")
+        if self.ema is not None and not 0.0 < self.ema < 1.0:
+            raise ConfigError(f"Experiment.ema must be between 0 and 1, got {self.ema}")

@@ -1,0 +1,62 @@
+"""Optimisers as functions: clip, adapt, decay, schedule, accumulate; each a thin arrangement of optax."""
+
+
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+
+def warmup_cosine(peak: float, steps: int, warmup: int, end: float = 0.0) -> optax.Schedule:
+    """Linear warm-up over `warmup` steps, then half a cosine down to `end` at `steps`."""
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1), end)
+
+
+def flat_cosine(peak: float, steps: int, flat: int, end: float = 0.0) -> optax.Schedule:
+    """Constant for `flat` steps, then half a cosine (Perceiver IO's ImageNet schedule, arXiv 2107.14795 appendix)."""
+    cosine = optax.cosine_decay_schedule(peak, max(steps - flat, 1), end / peak)
+    return optax.join_schedules([optax.constant_schedule(peak), cosine], [flat])
+
+
+def decayed(parameters: nnx.State) -> nnx.State:
+    """Which parameters weight decay applies to: the kernels of linear maps; not biases, norms, latents or tables."""
+
+    def is_kernel(path: tuple[Any, ...], _: jax.Array) -> bool:
+        return any(getattr(entry, "key", None) == "kernel" for entry in path)
+
+    return jax.tree_util.tree_map_with_path(is_kernel, parameters)
+
+
+def adamw(
+    schedule: optax.Schedule | float,
+    *,
+    weight_decay: float = 0.05,
+    b2: float = 0.98,
+    clip: float = 1.0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """AdamW with gradients clipped to a global norm.
+
+    accumulate: average this many gradients before each update (the schedule counts updates).
+    """
+    core = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
+    return _around(core, clip, accumulate)
+
+
+def lamb(
+    schedule: optax.Schedule | float, *, weight_decay: float = 0.1, clip: float = 10.0, accumulate: int = 1
+) -> optax.GradientTransformation:
+    """LAMB, the optimiser of the Perceiver papers, with gradients clipped to a global norm."""
+    return _around(optax.lamb(schedule, weight_decay=weight_decay, mask=decayed), clip, accumulate)
+
+
+def _around(
+    core: optax.GradientTransformation, clip: float, accumulate: int
+) -> optax.GradientTransformation:
+    clipped = optax.chain(optax.clip_by_global_norm(clip), core)
+    if accumulate == 1:
+        return clipped
+    return optax.MultiSteps(clipped, accumulate).gradient_transformation()
+
+
