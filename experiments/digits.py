@@ -1,0 +1,229 @@
+"""One Perceiver, three questions about a handwritten digit: its class, its name in eight languages, its pixels.
+
+    perceiver train experiments/digits.py
+
+The tokens are the 64 raw pixels with Fourier positions: no convolution, no patches. An image and a name meet in a
+joint embedding, read from the same latents as everything else.
+"""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data import digits as dataset
+from perceiver import (
+    Block,
+    Bytes,
+    Classes,
+    Dense,
+    Embedding,
+    Encoder,
+    Fourier,
+    Grid,
+    Image,
+    Output,
+    Perceiver,
+    PerceiverConfig,
+    Slots,
+    viz,
+)
+from perceiver.augment import shift_and_turn
+from perceiver.inference import ask, ask_all, look
+from perceiver.objectives import accuracy, contrastive, cross_entropy, squared_error
+from perceiver.pipeline import Batch, Sample, training_stream
+from perceiver.training.experiment import Experiment
+from perceiver.training.optimizers import adamw, warmup_cosine
+
+TEXTS = [(language, digit, name) for language, names in dataset.NAMES.items() for digit, name in enumerate(names)]
+TEXT_DIGITS = np.array([digit for _, digit, _ in TEXTS])
+
+
+def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
+    """The model: pixels and bytes in, three answers out."""
+    return PerceiverConfig(
+        inputs={
+            "image": Image((8, 8, 1), position=Fourier(bands=4)),
+            "text": Bytes(max_length=dataset.LONGEST_NAME, width=48, scale=0.5),
+        },
+        encoder=Encoder(
+            latents,
+            channels,
+            depth,
+            cross=Block(heads=1, qk_channels=32, v_channels=64),
+            latent=Block(heads=4, widening=2, dropout=0.1),
+            latent_scale=0.5,
+        ),
+        outputs={
+            "label": Output(Classes(10, names=dataset.NAMES["English"]), Slots(1, scale=0.5)),
+            "embedding": Output(Embedding(64, candidates=tuple(name for _, _, name in TEXTS)), Slots(1, scale=0.5)),
+            "image": Output(Dense(1), Grid((8, 8), Fourier(bands=4), project=48)),
+        },
+    )
+
+
+def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Classification, alignment of images with names, and reconstruction of a random half of the pixels."""
+    image, text, label = batch["inputs"]["image"], batch["inputs"]["text"], batch["targets"]["label"]
+    text_label = batch["targets"]["text_label"]
+    image_key, text_key, pixel_key = (None,) * 3 if key is None else jax.random.split(key, 3)
+    pixels = jnp.arange(64) if key is None else jax.random.permutation(pixel_key, 64)[:32]
+
+    seen = model.encode({"image": image}, key=image_key)
+    answers = model.decode(seen, ["label", "embedding", "image"], {"image": pixels}, key=image_key)
+    name = model.decode(model.encode({"text": text}, key=text_key), ["embedding"], key=text_key)["embedding"]
+
+    wanted = batch["targets"]["image"].reshape(len(image), 64, 1)[:, pixels]
+    scale = jnp.exp(model.decoders["embedding"].head.log_scale[...])
+    classify = cross_entropy(answers["label"], label, smoothing=0.1)
+    align = contrastive(answers["embedding"], name, label[:, None] == text_label[None], scale)
+    rebuild = squared_error(answers["image"], wanted)
+    metrics = {
+        "classification": classify,
+        "alignment": align,
+        "reconstruction": rebuild,
+        "accuracy": accuracy(answers["label"], label),
+    }
+    return classify + 0.5 * align + 5.0 * rebuild, metrics
+
+
+def sample(item: tuple[np.ndarray, int], rng: np.random.Generator, adapter: Bytes) -> Sample:
+    """A scan, moved a little, and the name of a digit (not its own) in a random language."""
+    pixels, label = item
+    pixels = shift_and_turn(pixels, rng, shift=0.8, degrees=12, scale=0.1)
+    text = rng.integers(len(TEXTS))
+    return {
+        "inputs": {"image": pixels, "text": adapter.load(TEXTS[text][2])[0]},
+        "targets": {
+            "label": np.int32(label),
+            "text_label": np.int32(TEXT_DIGITS[text]),
+            "image": pixels.astype(np.float32) / 255,
+        },
+    }
+
+
+def evaluate(model: Perceiver, split: dataset.Split, shuffle: bool = False) -> dict[str, Any]:
+    """Figures on a split. shuffle: pair images with the labels of other images, which must destroy everything."""
+    labels = np.random.default_rng(0).permutation(split.labels) if shuffle else split.labels
+    samples = [{"inputs": {"image": image}} for image in split.images]
+    answers = ask_all(model, samples, 128, ["label", "embedding", "image"])
+    names = name_embeddings(model)
+    prompts = np.stack([names[TEXT_DIGITS == digit].mean(axis=0) for digit in range(10)])
+    similarity = answers["embedding"] @ names.T
+    found = TEXT_DIGITS[similarity.argmax(axis=1)]
+    truth = split.images / 255.0
+    error = float(np.square(answers["image"] - truth).mean())
+    return {
+        "accuracy": _share(answers["label"].argmax(axis=1) == labels),
+        "zero_shot_accuracy": _share((answers["embedding"] @ prompts.T).argmax(axis=1) == labels),
+        "recall_at_1": _share(found == labels),
+        "text_to_image_recall_at_1": _share(labels[similarity.argmax(axis=0)] == TEXT_DIGITS),
+        "reconstruction_mse": error,
+        "reconstruction_psnr_db": float(-10 * np.log10(error)),
+    }
+
+
+def name_embeddings(model: Perceiver) -> np.ndarray:
+    """Embeddings of all names, [80, 64]."""
+    adapter = model.config.inputs["text"]
+    ids = np.stack([adapter.load(name)[0] for _, _, name in TEXTS])
+    return ask(model, {"text": ids}, outputs=["embedding"])["embedding"]
+
+
+def per_language(model: Perceiver, split: dataset.Split) -> dict[str, float]:
+    """Zero-shot accuracy with the names of a single language as prompts."""
+    samples = [{"inputs": {"image": image}} for image in split.images]
+    images = ask_all(model, samples, 128, ["label", "embedding", "image"])["embedding"]
+    names = name_embeddings(model).reshape(len(dataset.NAMES), 10, -1)
+    return {
+        language: _share((images @ own.T).argmax(axis=1) == split.labels)
+        for language, own in zip(dataset.NAMES, names, strict=True)
+    }
+
+
+def baselines(splits: Mapping[str, dataset.Split]) -> dict[str, float]:
+    """Logistic regression and nearest neighbour on the same pixels and the same splits."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    flat = {name: split.images.reshape(len(split), -1) / 255.0 for name, split in splits.items()}
+    train, test = splits["train"], splits["test"]
+    simple = {
+        "logistic_regression": LogisticRegression(max_iter=2000),
+        "nearest_neighbour": KNeighborsClassifier(1),
+    }
+    scores = {n: float(m.fit(flat["train"], train.labels).score(flat["test"], test.labels)) for n, m in simple.items()}
+    mean_image = flat["train"].mean(axis=0)
+    return scores | {"mean_image_mse": float(np.square(flat["test"] - mean_image).mean())}
+
+
+def pictures(model: Perceiver, folder: Path, split: dataset.Split) -> None:
+    """reconstructions.png and attention.png, for the first test scan of each digit."""
+    first = [int(np.flatnonzero(split.labels == digit)[0]) for digit in range(10)]
+    images = split.images[first]
+    answers = ask(model, {"image": images})
+    found = [TEXTS[i][2] for i in (answers["embedding"] @ name_embeddings(model).T).argmax(axis=1)]
+    found = [name if name.isascii() or name.encode("latin-1", "ignore").decode("latin-1") == name else "·" for name in found]
+    rows = {"scan": images / 255.0, "decoded": answers["image"], "error": np.abs(answers["image"] - images / 255.0)}
+    classes = [f"{label}\n{name}" for label, name in zip(answers["label"].argmax(axis=1), found, strict=True)]
+    viz.image_rows(rows, folder / "reconstructions.png", classes, "Test scans, decoded from the latents pixel by pixel")
+    weights = look(model, {"image": images})["image"].mean(axis=1).reshape(10, -1, 8, 8)
+    strongest = np.argsort(-weights.std(axis=(0, 2, 3)))[:8]
+    viz.attention_over_image(images / 255.0, weights[:, strongest], folder / "attention.png", [str(d) for d in range(10)])
+
+
+def _share(hits: np.ndarray) -> float:
+    return float(np.mean(hits))
+
+
+def digits(
+    *,
+    steps: int = 900,
+    batch: int = 128,
+    seed: int = 0,
+    split: int = 0,
+    learning_rate: float = 3e-3,
+    latents: int = 16,
+    channels: int = 64,
+    depth: int = 4,
+    checkpoint_every: int = 300,
+) -> Experiment:
+    """Handwritten digits: class, name in eight languages, and pixels from one set of latents.
+
+    Args:
+        steps: Updates.
+        batch: Scans, and names, per update.
+        seed: Of the parameters, the order of the data and the augmentation.
+        split: Which 25 % of the scans are held out for the test.
+        learning_rate: Its peak, after a warm-up of a tenth of the steps.
+        latents: Vectors in the bottleneck.
+        channels: Their width.
+        depth: Self-attention layers.
+        checkpoint_every: Updates between checkpoints.
+    """
+    splits = dataset.load(split)
+    config = model(latents, channels, depth)
+    transform = functools.partial(sample, adapter=config.inputs["text"])
+    return Experiment(
+        name="digits",
+        model=config,
+        batches=training_stream(splits["train"], transform, seed=seed, batch=batch),
+        objective=objective,
+        optimizer=adamw(warmup_cosine(learning_rate, steps, steps // 10), weight_decay=0.05),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        validate=lambda m: evaluate(m, splits["validation"]),
+        best="accuracy",
+        test=lambda m: evaluate(m, splits["test"]) | {"zero_shot_by_language": per_language(m, splits["test"])},
+        baselines=lambda: baselines(splits),
+        controls=lambda m: {"shuffled_labels": evaluate(m, splits["test"], shuffle=True)},
+        pictures=lambda m, folder: pictures(m, folder, splits["test"]),
+        ema=0.99,
+        validate_every=max(steps // 6, 1),
+        checkpoint_every=checkpoint_every,
+    )

@@ -1,0 +1,174 @@
+"""What a finished run says: report.json, report.md, curves.png and the experiment's own pictures."""
+
+import dataclasses
+import math
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from perceiver import viz
+from perceiver.errors import InputError
+from perceiver.model import parameter_count
+from perceiver.saving import dump, from_pretrained, read_json
+from perceiver.training.experiment import Experiment
+from perceiver.training.loop import Outcome, fit
+from perceiver.training.metrics import read_log
+
+PACKAGES = ("perceiver", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A trained experiment: how it went and what it scores."""
+
+    outcome: Outcome
+    report: Mapping[str, Any]
+
+
+def run(
+    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], *, stop_at: int | None = None
+) -> Finished | Outcome:
+    """Train to the end and write the report; or train to `stop_at` and give the outcome so far."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    claim(experiment.name, workdir, arguments)
+    outcome = fit(experiment, workdir, stop_at=stop_at)
+    if not outcome.finished:
+        return outcome
+    started = time.perf_counter()
+    report = {"name": experiment.name} | scores(experiment, workdir)
+    companions = {}
+    for name, companion in experiment.companions.items():
+        place = workdir / name.replace(" ", "_")
+        ended = fit(companion, place)
+        companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
+    report |= {
+        "companions": companions,
+        "seconds": round(outcome.seconds + time.perf_counter() - started, 1),
+        "training": {
+            "seconds": round(outcome.seconds, 1),
+            "steps": outcome.step,
+            "best_step": outcome.best_step,
+            "best_validation": {experiment.best: outcome.best},
+            "compilations": outcome.compilations,
+            "parameters": parameter_count(from_pretrained(workdir / "model")),
+        },
+        "arguments": dict(arguments),
+        "machine": machine(),
+    }
+    (workdir / "report.json").write_bytes(dump(report))
+    viz.curves(read_log(workdir), workdir / "curves.png", experiment.name)
+    (workdir / "report.md").write_text(markdown(report, workdir), encoding="utf-8")
+    return Finished(outcome, report)
+
+
+def scores(experiment: Experiment, workdir: Path) -> dict[str, Any]:
+    """Figures of the kept model on the test split, with baselines, controls and pictures."""
+    model = from_pretrained(workdir / "model")
+    untrained = experiment.model.build(experiment.seed)
+    experiment.pictures(model, workdir)
+    return {
+        "test": dict(experiment.test(model)),
+        "baselines": dict(experiment.baselines()),
+        "control": {"untrained": dict(experiment.test(untrained)), **experiment.controls(model)},
+    }
+
+
+def claim(name: str, workdir: Path, arguments: Mapping[str, Any]) -> None:
+    """Note what a folder is used for, or see that it is used for the same thing.
+
+    Raises:
+        InputError: the folder belongs to another experiment, or to other arguments; lists the differences.
+    """
+    path = workdir / "experiment.json"
+    mine = {"name": name, "arguments": {k: _plain(v) for k, v in arguments.items()}}
+    if not path.is_file():
+        path.write_bytes(dump(mine))
+        return
+    theirs = read_json(path)
+    if theirs == mine:
+        return
+    before, now = theirs.get("arguments", {}), mine["arguments"]
+    differing = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n)]
+    changes = [f"{n} was {before.get(n)!r}, is {now.get(n)!r}" for n in differing]
+    if theirs.get("name") != name:
+        changes.insert(0, f"experiment was {theirs.get('name')!r}, is {name!r}")
+    raise InputError(f"{workdir}: holds another run ({'; '.join(changes)}): choose another --workdir, or delete it")
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what a figure was made."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    devices = sorted({device.device_kind for device in jax.devices()})
+    return {"python": platform.python_version(), "devices": devices, "versions": versions}
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation over runs (n - 1), as text."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested figures as one level of dotted names; what is not a number is left out."""
+    found: dict[str, float] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[f"{prefix}{name}"] = float(value)
+    return found
+
+
+def markdown(report: Mapping[str, Any], workdir: Path) -> str:
+    """The report as a page."""
+    training = report["training"]
+    lines = [
+        f"# {report['name']}",
+        "",
+        f"{training['parameters']:,} parameters, {training['steps']} steps, {report['seconds']} s in all "
+        f"({training['seconds']} s training, compilation and validation included), on {', '.join(report['machine']['devices'])}.",
+        f"Kept: the model of step {training['best_step']}, best on the validation split "
+        + ", ".join(f"({n} {v:.4f})." for n, v in training["best_validation"].items()),
+        "The test split was used once, after that.",
+        "",
+        *_table("Test", report["test"], report["control"].get("untrained", {})),
+        *_table("Baselines on the same split", report["baselines"]),
+    ]
+    for name, control in report["control"].items():
+        if name != "untrained":
+            lines += _table(f"Control: {name.replace('_', ' ')}", control)
+    for name, companion in report["companions"].items():
+        lines += _table(f"Beside it: {name} ({companion['seconds']} s)", companion["test"], companion["control"]["untrained"])
+    pictures = sorted(path.name for path in workdir.glob("*.png"))
+    lines += [f"![{name}]({name})\n" for name in pictures]
+    lines += ["Arguments: " + ", ".join(f"`{n}={v}`" for n, v in report["arguments"].items()), ""]
+    return "\n".join(lines)
+
+
+def _table(title: str, figures: Mapping[str, Any], untrained: Mapping[str, Any] | None = None) -> list[str]:
+    other = flat(untrained or {})
+    beside = untrained is not None
+    lines = [f"## {title}", "", "| figure | value |" + (" untrained |" if beside else "")]
+    lines.append("|---|---|" + ("---|" if beside else ""))
+    for name, value in flat(figures).items():
+        cells = [name.replace("_", " "), f"{value:.4f}"]
+        if beside:
+            cells.append(f"{other[name]:.4f}" if name in other else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,88 @@
+"""Pictures: training curves, rows of images, and where latents look."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure(width: float, height: float) -> "Figure":
+    """A matplotlib figure that needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draw every metric of a run's log over the steps, training and validation of one name together."""
+    names = sorted({name for line in lines for name in line} - {"step", "group"})
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    fig = figure(4.2 * columns, 2.8 * rows)
+    for place, name in enumerate(names):
+        axes = fig.add_subplot(rows, columns, place + 1)
+        for group in ("train", "validation"):
+            points = [(line["step"], float(line[name])) for line in lines if line["group"] == group and name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=group, marker="." if group == "validation" else "")
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        if name == "loss" and all(v > 0 for _, v in points or [(0, 1.0)]):
+            axes.set_yscale("log")
+        axes.legend(fontsize=8)
+    fig.suptitle(title)
+    fig.savefig(path, dpi=110)
+
+
+def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str] = (), title: str = "") -> None:
+    """Draw rows of images, each [n, h, w, c] in [0, 1], with the row's name at its left and titles above the columns."""
+    count = max(len(images) for images in rows.values())
+    fig = figure(0.9 * count + 1.4, 1.0 * len(rows) + 0.7)
+    for down, (name, images) in enumerate(rows.items()):
+        for across, image in enumerate(images):
+            axes = fig.add_subplot(len(rows), count, down * count + across + 1)
+            _show(axes, image)
+            if across == 0:
+                axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+            if down == 0 and across < len(titles):
+                axes.set_title(titles[across], fontsize=8)
+    fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=130)
+
+
+def attention_over_image(images: np.ndarray, weights: np.ndarray, path: Path, titles: Sequence[str]) -> None:
+    """Draw where latents look.
+
+    images: [n, h, w, c] in [0, 1]. weights: [n, latents, h, w]. One row per image: the image, the mean over all
+    latents, then single latents.
+    """
+    count, latents = weights.shape[:2]
+    fig = figure(0.9 * (latents + 2) + 0.6, 1.0 * count + 0.8)
+    for row in range(count):
+        for column in range(latents + 2):
+            axes = fig.add_subplot(count, latents + 2, row * (latents + 2) + column + 1)
+            if column == 0:
+                _show(axes, images[row])
+                axes.set_ylabel(titles[row], rotation=0, ha="right", va="center", fontsize=9)
+            else:
+                seen = weights[row].mean(axis=0) if column == 1 else weights[row, column - 2]
+                axes.imshow(seen, cmap="magma")
+                axes.set_xticks([])
+                axes.set_yticks([])
+            if row == 0:
+                axes.set_title(["input", "all latents"][column] if column < 2 else f"latent {column - 2}", fontsize=8)
+    fig.suptitle("Where the latents look (brighter: more weight; each picture on its own scale)", fontsize=10)
+    fig.savefig(path, dpi=130)
+
+
+def _show(axes: Any, image: np.ndarray) -> None:
+    grey = image.shape[-1] == 1
+    axes.imshow(np.clip(image[..., 0] if grey else image, 0.0, 1.0), cmap="gray_r" if grey else None, vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
