@@ -48,9 +48,9 @@ def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     platform = jax.default_backend() if platform is None else platform
     half = problem.dtype in (jnp.bfloat16, jnp.float16)
     width = problem.qk_width
-    if platform == "gpu" and half and width == problem.v_width and width % 8 == 0 and width <= 128:
-        if not problem.dropout:
-            return Backend.CUDNN
+    fits = half and width == problem.v_width and width % 8 == 0 and width <= 128
+    if platform == "gpu" and fits and not problem.dropout:
+        return Backend.CUDNN
     logits = problem.batch * problem.heads * problem.queries * problem.keys
     return Backend.CHUNKED if problem.keys > BLOCK and logits > LOGIT_BUDGET else Backend.XLA
 

@@ -224,7 +224,7 @@ class SelfAttend(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """`depth` self-attention layers whose parameters are stacked, run as one scan: compiled once, whatever the depth."""
+    """`depth` self-attention layers with stacked parameters, run as one scan: compiled once, whatever the depth."""
 
     def __init__(self, channels: int, depth: int, config: Block, *, remat: bool, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.depth = depth

@@ -21,8 +21,21 @@ def shift_and_turn(
     matrix = (cos, sin, cx - cos * (cx + dx) - sin * (cy + dy), -sin, cos, cy + sin * (cx + dx) - cos * (cy + dy))
     planes = [
         np.asarray(
-            Picture.fromarray(image[..., c]).transform((width, height), Picture.Transform.AFFINE, matrix, Picture.Resampling.BILINEAR)
+            Picture.fromarray(image[..., c]).transform(
+                (width, height), Picture.Transform.AFFINE, matrix, Picture.Resampling.BILINEAR
+            )
         )
         for c in range(channels)
     ]
     return np.stack(planes, axis=-1)
+
+
+def turn_about_vertical(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turn a cloud [n, 3 + features] by any angle about the z axis, mirrored half of the time."""
+    angle = rng.uniform(0.0, 2 * np.pi)
+    cos, sin = np.cos(angle), np.sin(angle)
+    mirror = 1.0 if rng.random() < 0.5 else -1.0
+    turned = points.copy()
+    turned[:, 0] = mirror * (cos * points[:, 0] - sin * points[:, 1])
+    turned[:, 1] = sin * points[:, 0] + cos * points[:, 1]
+    return turned

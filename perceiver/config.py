@@ -135,12 +135,16 @@ def _decode(tree: Json, hint: Any, known: Mapping[str, type], where: str) -> Any
             raise ConfigError(f"{where}: expected an object, got {tree!r:.60}")
         return freeze({n: _decode(v, arguments[1], known, f"{where}[{n!r}]") for n, v in tree.items()})
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        if tree not in hint.__members__:
+        if not isinstance(tree, str) or tree not in hint.__members__:
             raise ConfigError(f"{where}: unknown {hint.__name__} {tree!r}; {suggestion(str(tree), hint.__members__)}")
         return hint[tree]
     if isinstance(tree, dict):
         return _decode_dataclass(tree, hint, known, where)
-    if hint is float and isinstance(tree, int) and not isinstance(tree, bool):
+    return _decode_plain(tree, hint, where)
+
+
+def _decode_plain(tree: Json, hint: Any, where: str) -> Any:
+    if hint is float and isinstance(tree, int) and not isinstance(tree, bool) and abs(tree) < 2**1023:
         return float(tree)
     if hint is type(None) or hint is None:
         accepted = tree is None
@@ -176,9 +180,9 @@ def _decode_tuple(tree: Json, hints: tuple[Any, ...], known: Mapping[str, type],
 
 def _decode_dataclass(tree: dict[str, Json], hint: Any, known: Mapping[str, type], where: str) -> Any:
     name = tree.get("type")
-    if name not in known:
-        raise ConfigError(f"{where}: unknown type {name!r}; {suggestion(str(name), known)}")
-    kind = known[name]
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError(f"{where}: unknown type {name!r:.60}; {suggestion(str(name), known)}")
+    kind: Any = known[name]
     if not (isinstance(hint, type) and issubclass(kind, hint)):
         raise ConfigError(f"{where}: expected {getattr(hint, '__name__', hint)}, got type {name!r}")
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}

@@ -46,9 +46,7 @@ def ask_all(
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def look(
-    model: Perceiver, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None
-) -> dict[str, np.ndarray]:
+def look(model: Perceiver, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
     """Where each latent looks, by modality: weights [b, heads, latents, tokens]."""
     graph, state = nnx.split(model)
     return jax.device_get(_look(graph, state, dict(inputs), dict(masks or {})))

@@ -70,9 +70,14 @@ class PerceiverConfig:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("PerceiverConfig needs at least one input")
+        for name in [*self.inputs, *self.outputs]:
+            if not name or "." in name or hasattr(nnx.Dict, name):
+                raise ConfigError(f"{name!r} cannot name an input or output: it is empty, has a dot, or is reserved")
         outputs = {n: Output(out) if isinstance(out, Head) else out for n, out in self.outputs.items()}
         object.__setattr__(self, "inputs", freeze(self.inputs))
         object.__setattr__(self, "outputs", freeze(outputs))
+        if self.modality_padding < 0:
+            raise ConfigError(f"modality_padding must be at least 0, got {self.modality_padding}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ConfigError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
 
@@ -84,11 +89,16 @@ class PerceiverConfig:
 
     def build(self, seed: int = 0) -> "Perceiver":
         """A freshly initialised model; the same seed gives the same parameters."""
-        return Perceiver(self, nnx.Rngs(seed))
+        # One compiled function instead of one small program per parameter, which would take seconds.
+        state = jax.jit(lambda key: nnx.state(self._initial(key)))(jax.random.key(seed))
+        return nnx.merge(nnx.graphdef(self.abstract()), state)
 
     def abstract(self) -> "Perceiver":
         """The model with shapes in place of parameters."""
-        return nnx.eval_shape(self.build)
+        return nnx.eval_shape(lambda: self._initial(jax.random.key(0)))
+
+    def _initial(self, key: jax.Array) -> "Perceiver":
+        return Perceiver(self, nnx.Rngs(key))
 
 
 class Join(nnx.Module):
@@ -230,10 +240,11 @@ class Perceiver(nnx.Module):
     def attention(
         self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
     ) -> dict[str, Float[Array, "b h n m"]]:
-        """Where each latent first looks: weights [b, heads, latents, tokens] of every modality; rows sum to 1 in all."""
+        """Where each latent first looks: weights [b, heads, latents, tokens] by modality, summing to 1 over all."""
         tokens = self.tokenise(inputs, masks)
         joined = self.join(tokens)
-        weights = self.encoder.cross[0].weights(self.encoder.start(joined), joined)
+        first = self.encoder.cross[self.config.encoder.cross_attends[0]]
+        weights = first.weights(self.encoder.start(joined), joined)
         ends = np.cumsum([tokens[name].values.shape[1] for name in sorted(tokens)])
         pieces = jnp.split(weights, ends[:-1], axis=-1)
         return dict(zip(sorted(tokens), pieces, strict=True))

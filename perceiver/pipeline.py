@@ -39,11 +39,28 @@ def training_stream(source: Source, transform: Transform, *, seed: int, batch: i
     return items.random_map(transform).repeat().batch(batch, drop_remainder=True)
 
 
-def together(streams: Mapping[str, grain.MapDataset]) -> grain.MapDataset:
-    """Batches of several streams side by side: {name: batch of that stream}."""
-    names = list(streams)
-    zipped = grain.experimental.ZipMapDataset([streams[name] for name in names])
-    return zipped.map(lambda batches: dict(zip(names, batches, strict=True)))
+def together(streams: Sequence[grain.MapDataset]) -> grain.MapDataset:
+    """Several streams as one: row i of each batch holds the i-th sample of every stream, side by side.
+
+    No two streams may give an input or a target of the same name.
+    """
+    return grain.experimental.ZipMapDataset(list(streams)).map(merged)
+
+
+def merged(batches: Sequence[Batch]) -> Batch:
+    """Join the groups ("inputs", "masks", "targets") of several batches of equal size.
+
+    Raises:
+        InputError: a name occurs twice in a group.
+    """
+    whole: dict[str, dict[str, Any]] = {}
+    for batch in batches:
+        for group, values in batch.items():
+            twice = whole.setdefault(group, {}).keys() & values.keys()
+            if twice:
+                raise InputError(f"two streams both give {group}[{min(twice)!r}]")
+            whole[group] |= values
+    return whole
 
 
 def iterate(stream: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:

@@ -29,8 +29,16 @@ def grid(shape: Sequence[int]) -> Float[Array, "n d"]:
 def grid_at(indices: Int[Array, "*n"], shape: Sequence[int]) -> Float[Array, "*n d"]:
     """Coordinates of single cells, by row-major index: bit for bit the rows of `grid`."""
     places = jnp.unravel_index(indices, tuple(shape))
-    axes = [jnp.linspace(-1.0, 1.0, count, dtype=jnp.float32) for count in shape]
+    axes = [jnp.asarray(_linspace(-1.0, 1.0, count)) for count in shape]
     return jnp.stack([axis[place] for axis, place in zip(axes, places, strict=True)], axis=-1)
+
+
+def _linspace(first: float, last: float, count: int) -> np.ndarray:
+    """Float32 [count], rounded like jnp.linspace but by NumPy: XLA rounds differently inside and outside of a jit."""
+    steps = np.arange(count, dtype=np.float32) * np.float32(1 / max(count - 1, 1))
+    values = np.float32(first) * (1 - steps) + np.float32(last) * steps
+    values[count - 1 :] = first if count == 1 else last
+    return values
 
 
 def between(metric: Float[Array, "*b d"], low: Sequence[float], high: Sequence[float]) -> Float[Array, "*b d"]:
@@ -103,9 +111,7 @@ class FourierFeatures(nnx.Module):
 
     def __call__(self, coordinates: Float[Array, "*b n d"]) -> Float[Array, "*b n c"]:
         """Features in float32, computed as sin(pi * (position * frequency)): the order matters at high bands."""
-        frequencies = jnp.asarray(
-            np.stack([np.linspace(1.0, r / 2, self.config.bands, dtype=np.float32) for r in self.resolution])
-        )
+        frequencies = np.stack([_linspace(1.0, resolution / 2, self.config.bands) for resolution in self.resolution])
         position = coordinates.astype(jnp.float32)
         angles = jnp.pi * (position[..., None] * frequencies)
         angles = angles.reshape(*angles.shape[:-2], -1)

@@ -56,7 +56,8 @@ def write_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
     """Write files and their manifest into a new folder, which replaces an older one only when it is complete."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not (folder / MANIFEST).is_file() and any(folder.iterdir()):
+    occupied = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if occupied and not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: exists and is not a model folder, so it is not overwritten")
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -69,7 +70,12 @@ def write_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
             os.replace(folder, old)
-        os.replace(aside, folder)
+        try:
+            os.replace(aside, folder)
+        except BaseException:
+            if old is not None:
+                os.replace(old, folder)
+            raise
         if old is not None:
             shutil.rmtree(old)
     except BaseException:
@@ -193,7 +199,7 @@ def parse(content: bytes, path: Path) -> Any:
     """Parse JSON, with the file's name in the error."""
     try:
         return json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for digits without end
         raise InputError(f"{path}: not JSON: {error}") from None
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perceiver.errors import InputError
-from perceiver.typing import Array, Bool, Float
+from perceiver.typing import Array, ArrayLike, Bool, Float
 
 
 @jax.tree_util.register_dataclass
@@ -62,7 +62,7 @@ def presence(mask: Bool[Array, "b *n"] | None, batch: int, count: int) -> Bool[A
     raise InputError(f"a mask must have shape ({batch},) or ({batch}, {count}), got {tuple(mask.shape)}")
 
 
-def check_array(array: Array, shape: Sequence[int | str], kinds: str = "f") -> None:
+def check_array(array: ArrayLike, shape: Sequence[int | str], kinds: str = "f") -> None:
     """Check shape and dtype of a raw input.
 
     shape: one entry per axis: an int is exact, a string names a free axis.

@@ -41,7 +41,7 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str] = (), title: str = "") -> None:
-    """Draw rows of images, each [n, h, w, c] in [0, 1], with the row's name at its left and titles above the columns."""
+    """Draw rows of images, each [n, h, w, c] in [0, 1], with a row's name at its left and titles above columns."""
     count = max(len(images) for images in rows.values())
     fig = figure(0.9 * count + 1.4, 1.0 * len(rows) + 0.7)
     for down, (name, images) in enumerate(rows.items()):

@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, pad_to, standardise
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, Position, grid_at
@@ -40,7 +40,7 @@ class Sound(Adapter):
 
             wave, _ = read_audio(source, sample_rate=self.sample_rate)
         else:
-            wave = np.asarray(source)
+            wave = host_array(source)
             check_array(wave, ("n",), "f")
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")

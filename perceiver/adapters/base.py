@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from perceiver.errors import ConfigError
+from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Position
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, ArrayLike, Bool, Float
@@ -98,6 +98,18 @@ def check_statistics(name: str, width: int, mean: Sequence[float], std: Sequence
         raise ConfigError(f"{name}: expected {width} means and deviations, got {len(mean)} and {len(std)}")
     if any(value <= 0 for value in std):
         raise ConfigError(f"{name}: every standard deviation must be above 0, got {tuple(std)}")
+
+
+def host_array(source: Any, dtype: Any = None) -> np.ndarray:
+    """What a caller gave in place of a file, as an array.
+
+    Raises:
+        InputError: it is not one, such as rows of unequal length.
+    """
+    try:
+        return np.asarray(source, dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected an array, got {type(source).__name__}: {error}") from None
 
 
 def pad_to(array: ArrayLike, length: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, standardise
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, Position, grid
@@ -29,6 +30,8 @@ class Image(Adapter):
         of Perceiver IO's second ImageNet model); None keeps the values.
     position: two-dimensional positions, put behind the values.
     mean, std: per channel, on the scale [0, 1]; empty for none.
+    dark_background: on the host, turn pictures whose border is brighter than middle grey into their negative, for
+        models of bright strokes on black such as most sets of handwriting.
 
     Mask: [b] for presence, or [b, h, w] for images of several sizes padded at the bottom and right into one batch;
     positions then span each image's own size, so that padding changes nothing.
@@ -40,6 +43,7 @@ class Image(Adapter):
     position: Position = Fourier(bands=16)
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
+    dark_background: bool = preprocessing_field(default=False)
 
     def __post_init__(self) -> None:
         height, width, channels = self.shape
@@ -83,11 +87,13 @@ class Image(Adapter):
         if isinstance(source, str | os.PathLike):
             pixels = read_image(source, channels=channels)
         else:
-            pixels = np.asarray(source)
+            pixels = host_array(source)
             pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-            check_array(pixels, ("h", "w", channels), "u")
+            check_bytes(pixels, ("h", "w", channels))
         if pixels.shape[:2] != (height, width):
             pixels = resize_image(pixels, height, width)
+        if self.dark_background and _border(pixels).mean() > 127.5:
+            pixels = 255 - pixels
         return pixels, None
 
 
@@ -99,7 +105,7 @@ class ImageTokens(nnx.Module):
         self.embed = Embed(config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
-        """[b, h, w, c] -> Tokens [b, (h / patch) (w / patch), channels], row by row, patches ordered (row, column, c)."""
+        """[b, h, w, c] -> Tokens [b, (h / patch) (w / patch), channels], row by row; a patch is (row, column, c)."""
         patch = self.config.patch
         check_array(raw, ("b", "h", "w", self.config.shape[2]), "fu")
         height, width = raw.shape[1:3]
@@ -107,21 +113,43 @@ class ImageTokens(nnx.Module):
             raise InputError(
                 f"expected height and width in multiples of {patch} up to {self.config.shape[:2]}, got {raw.shape[1:3]}"
             )
-        pixels = to_unit(raw)
-        pixels = standardise(pixels, self.config.mean, self.config.std)
+        if mask is not None and mask.ndim > 1:  # a patch may be real in part, and what is masked in it must not count
+            check_array(mask, raw.shape[:3], "b")
+            raw = jnp.where(mask[..., None], raw, 0)
+        pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
         values = rearrange(pixels, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
         rows, columns = height // patch, width // patch
         if mask is None or mask.ndim == 1:
             token_mask = _spread(mask, raw.shape[0], rows * columns)
             return self.embed(values, grid((rows, columns)), token_mask)
-        check_array(mask, raw.shape[:3], "b")
         token_mask = rearrange(mask, "b (h p) (w q) -> b h w (p q)", p=patch, q=patch).any(axis=-1)
         return self.embed(values, _own_grid(token_mask), token_mask.reshape(raw.shape[0], -1))
 
 
+def _border(pixels: np.ndarray) -> np.ndarray:
+    """Values of the outermost pixels of [h, w, c]."""
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return np.concatenate([edge.ravel() for edge in edges])
+
+
+def check_bytes(array: np.ndarray, shape: Sequence[int | str]) -> None:
+    """Raise InputError unless an array given in place of a file is uint8 of that shape; see `check_array`."""
+    check_array(array, shape, "u")
+    if array.dtype != np.uint8:
+        raise InputError(f"expected uint8, got dtype {array.dtype}")
+
+
 def to_unit(raw: Array) -> Float[Array, "..."]:
-    """Bytes to [0, 1]; floating point values stay."""
-    return raw.astype(jnp.float32) / 255.0 if jnp.issubdtype(raw.dtype, jnp.integer) else raw
+    """Bytes to [0, 1]; floating point values stay.
+
+    Raises:
+        InputError: integers other than uint8, whose white is not known.
+    """
+    if jnp.issubdtype(raw.dtype, jnp.floating):
+        return raw
+    if raw.dtype != jnp.uint8:
+        raise InputError(f"expected uint8 or floating point values in [0, 1], got dtype {raw.dtype}")
+    return raw.astype(jnp.float32) / 255.0
 
 
 def _spread(mask: Bool[Array, " b"] | None, batch: int, count: int) -> Bool[Array, "b n"] | None:

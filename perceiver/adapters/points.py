@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, pad_to, standardise
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, between, check_extent
@@ -70,12 +70,18 @@ class Points(Adapter):
         return jax.ShapeDtypeStruct((batch, self.budget, 3 + len(self.features)), jnp.float32)
 
     def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Read a cloud file, or take an array [n, 3 + features]; a fixed random subset where it exceeds the budget."""
+        """Read a cloud file, or take an array [n, 3 + features]; a fixed random subset where it exceeds the budget.
+
+        Points that are not finite are left out.
+        """
         if isinstance(source, str | os.PathLike):
             cloud = self.rows(source)
         else:
-            cloud = np.asarray(source)
+            cloud = host_array(source)
             check_array(cloud, ("n", 3 + len(self.features)), "f")
+        cloud = cloud[np.isfinite(cloud).all(axis=1)]  # sensors write NaN where no echo came back
+        if not len(cloud):
+            raise InputError("expected at least one point with finite numbers, got none")
         if self.recentre:
             cloud = recentred(cloud)
         cloud = thin(cloud, self.budget, np.random.default_rng(0))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, pad_to, standardise
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Learned, Position, grid_at
@@ -59,7 +59,7 @@ class State(Adapter):
 
     def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """Take vectors [t, dims] or [dims]; padded to the history, mask [t]."""
-        vectors = np.atleast_2d(np.asarray(source, np.float32))
+        vectors = np.atleast_2d(host_array(source, np.float32))
         check_array(vectors, ("t", self.dims), "f")
         if len(vectors) > self.history:
             raise InputError(f"expected at most {self.history} time steps, got {len(vectors)}")

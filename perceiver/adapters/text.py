@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,36 +146,41 @@ class Subwords(Text):
     @property
     def vocabulary(self) -> int:
         """See Text."""
-        return _tokenizer(self.tokenizer).get_vocab_size(with_added_tokens=True)
+        return _tokenizer(self.tokenizer).vocabulary
 
     @property
     def padding(self) -> int:
-        """See Text: the tokenizer's own padding id, else that of a token called [PAD], <pad> or <|endoftext|>, else 0."""
-        tokenizer = _tokenizer(self.tokenizer)
-        if tokenizer.padding:
-            return tokenizer.padding["pad_id"]
-        found = (tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>", "<|endoftext|>"))
-        return next((index for index in found if index is not None), 0)
+        """See Text: the tokenizer's own, else that of a token called [PAD], <pad> or <|endoftext|>, else 0."""
+        return _tokenizer(self.tokenizer).padding
 
     def encode(self, text: str) -> np.ndarray:
         """See Text."""
-        return np.asarray(_tokenizer(self.tokenizer).encode(text).ids, np.int32)
+        return np.asarray(_tokenizer(self.tokenizer).codec.encode(text).ids, np.int32)
 
     def decode(self, ids: np.ndarray) -> str:
         """See Text."""
-        return _tokenizer(self.tokenizer).decode([int(i) for i in ids if i != self.padding])
+        return _tokenizer(self.tokenizer).codec.decode([int(i) for i in ids if i != self.padding])
+
+
+class _Tokenizer(NamedTuple):
+    codec: Any
+    vocabulary: int
+    padding: int
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenizer(content: str) -> Any:
+def _tokenizer(content: str) -> _Tokenizer:
     tokenizers = require("tokenizers", "text")
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(content)
+        codec = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # tokenizers raises bare Exception for any malformed content
         raise ConfigError(f"Subwords.tokenizer is not the content of a tokenizer.json: {error}") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    found = [codec.token_to_id(name) for name in ("[PAD]", "<pad>", "<|endoftext|>")]
+    padding = codec.padding["pad_id"] if codec.padding else next((i for i in found if i is not None), 0)
+    codec.no_padding()
+    codec.no_truncation()
+    highest = max(codec.get_vocab(with_added_tokens=True).values(), default=0)  # ids may have gaps
+    return _Tokenizer(codec, highest + 1, padding)
 
 
 class TextTokens(nnx.Module):
@@ -193,11 +198,11 @@ class TextTokens(nnx.Module):
         check_array(raw, ("b", "n"), "iu")
         if raw.shape[1] > self.config.max_length:
             raise InputError(f"expected at most {self.config.max_length} tokens, got {raw.shape[1]}")
-        real = raw != self.config.padding
-        if mask is not None:
-            given = presence(mask, *raw.shape)
+        real = jnp.asarray(raw != self.config.padding)
+        given = presence(mask, *raw.shape)
+        if mask is not None and given is not None:
             real = given if mask.ndim == 2 else real & given
-        ids = jnp.clip(raw, 0, self.config.vocabulary - 1)
+        ids = jnp.clip(jnp.asarray(raw, jnp.int32), 0, self.config.vocabulary - 1)
         places = self.position(grid_at(jnp.arange(raw.shape[1]), (self.config.max_length,)))
         values = self.table[...][ids] + places
         return Tokens(values.astype(self.dtype), real).cleared()

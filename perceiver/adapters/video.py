@@ -10,8 +10,8 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, pad_to, standardise
-from perceiver.adapters.image import to_unit
+from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
+from perceiver.adapters.image import check_bytes, to_unit
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, Position, grid_at
@@ -74,8 +74,8 @@ class Video(Adapter):
 
     def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """Take frames as an array [t, h, w, c] uint8, padded to the declared frames; mask [t]."""
-        frames = np.asarray(source)
-        check_array(frames, ("t", *self.shape[1:]), "u")
+        frames = host_array(source)
+        check_bytes(frames, ("t", *self.shape[1:]))
         if len(frames) > self.shape[0]:
             raise InputError(f"expected at most {self.shape[0]} frames, got {len(frames)}")
         return pad_to(frames, self.shape[0]), np.arange(self.shape[0]) < len(frames)
@@ -96,11 +96,13 @@ class VideoTokens(nnx.Module):
             raise InputError(
                 f"expected frames in multiples of {frames} up to {self.config.shape[0]}, got {raw.shape[1]}"
             )
+        per_frame = presence(mask, *raw.shape[:2]) if mask is not None and mask.ndim == 2 else None
+        if per_frame is not None:  # a patch may be real in part, and what is masked in it must not count
+            raw = jnp.where(per_frame[..., None, None, None], raw, 0)
         pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
         values = rearrange(pixels, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=frames, p=height, q=width)
         coordinates = grid_at(jnp.arange(values.shape[1]), self.config.grid)
-        if mask is not None and mask.ndim == 2:
-            per_frame = presence(mask, *raw.shape[:2])
+        if per_frame is not None:
             steps = rearrange(per_frame, "b (t f) -> b t f", f=frames).any(axis=-1)
             mask = jnp.repeat(steps, values.shape[1] // steps.shape[1], axis=1)
         return self.embed(values, coordinates, presence(mask, *values.shape[:2]))

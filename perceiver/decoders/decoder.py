@@ -101,7 +101,7 @@ class Decoder(nnx.Module):
         asked = self.config.asked
         if asked.shape is not None:
             return math.prod(asked.shape)
-        if asked.source in tokens:
+        if asked.source is not None and asked.source in tokens:
             return tokens[asked.source].values.shape[1]
         return 0  # the query's module says what is missing
 

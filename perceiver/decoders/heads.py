@@ -218,9 +218,9 @@ class TiedLogits(nnx.Module):
 
     def __call__(self, x: Float[Array, "b q c"], tables: Mapping[str, Array]) -> Float[Array, "b q v"]:
         """[b, q, c] -> [b, q, vocabulary] float32."""
-        name = self.config.tied_to
+        name = str(self.config.tied_to)
         if name not in tables:
-            raise ConfigError(f"TokenLogits.tied_to: no text input {name!r}; {suggestion(str(name), tables)}")
+            raise ConfigError(f"TokenLogits.tied_to: no text input {name!r}; {suggestion(name, tables)}")
         table = tables[name]
         if table.shape != (self.config.vocabulary, x.shape[-1]):
             want = (self.config.vocabulary, x.shape[-1])

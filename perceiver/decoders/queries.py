@@ -16,7 +16,7 @@ from perceiver.config import suggestion
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, Position, between, check_extent, grid_at
 from perceiver.tokens import Tokens
-from perceiver.typing import Array, ArrayLike
+from perceiver.typing import Array
 
 
 class Query(abc.ABC):
@@ -43,7 +43,7 @@ class Query(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Slots(Query):
-    """Learned vectors, one for each thing asked. `at`: int indices [q] of the slots to ask.
+    """Learned vectors, one for each thing asked. `at`: int indices [q] or [b, q] of the slots to ask.
 
     width: None takes the latents' width. scale: standard deviation at the start.
     """
@@ -51,6 +51,10 @@ class Slots(Query):
     count: int = 1
     width: int | None = None
     scale: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"Slots.count must be at least 1, got {self.count}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -77,7 +81,7 @@ class SlotQueries(nnx.Module):
     def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
         """[b, q, c]."""
         slots = self.slots[...].astype(self.dtype)
-        return _spread(slots if at is None else slots[at], batch)
+        return _spread(slots if at is None else slots[_indices(at)], batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,12 +239,21 @@ class TokenQueries(nnx.Module):
         chosen = tokens[self.config.modality]
         values, mask = chosen.values, chosen.mask
         if at is not None:
-            at = jnp.broadcast_to(at, (batch, at.shape[-1]))
+            if at.ndim == 2 and at.shape[0] not in (1, batch):
+                raise InputError(f"expected indices of a batch of {batch} as the query, got {at.shape}")
+            at = jnp.broadcast_to(_indices(at), (batch, at.shape[-1]))
             values = jnp.take_along_axis(values, at[..., None], axis=1)
             mask = None if mask is None else jnp.take_along_axis(mask, at, axis=1)
         return Tokens(values if self.project is None else self.project(values), mask)
 
 
-def _spread(values: ArrayLike, batch: int) -> Tokens:
+def _indices(at: Array) -> Array:
+    """Check that `at` holds indices."""
+    if not jnp.issubdtype(at.dtype, jnp.integer):
+        raise InputError(f"expected integer indices [q] or [b, q] as the query, got {at.dtype} {at.shape}")
+    return at
+
+
+def _spread(values: Array, batch: int) -> Tokens:
     """Give queries without a batch axis one."""
     return Tokens(values if values.ndim == 3 else jnp.broadcast_to(values, (batch, *values.shape)))

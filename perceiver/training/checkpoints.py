@@ -82,5 +82,3 @@ def _compare(wanted: Mapping[str, jax.Array], saved: Mapping[str, Any], where: s
             problems.append(f"{name}: expected shape {wanted[name].shape}, got {tuple(saved[name].shape)}")
     if problems:
         raise InputError(f"{where}: the checkpoint is of another model:\n  " + "\n  ".join(sorted(problems)))
-
-

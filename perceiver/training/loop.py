@@ -96,9 +96,7 @@ class Trainer:
         return optax.incremental_update(parameters, ema, 1.0 - decay)
 
 
-def fit(
-    experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20
-) -> Outcome:
+def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
     stop_at: end this session after that many updates in all, as if interrupted; a later call goes on.
@@ -173,7 +171,9 @@ class _Session:
         model = self.trainer.model(self.state)
         scores: dict[str, Any] = dict(self.experiment.validate(model))
         if self.experiment.best not in scores:
-            raise InputError(f"validate gave {', '.join(scores)}, but not {self.experiment.best!r}, the figure to keep by")
+            raise InputError(
+                f"validate gave {', '.join(scores)}, but not {self.experiment.best!r}, the figure to keep by"
+            )
         log.write(self.done, "validation", scores)
         listed = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
         bar.say(f"{self.experiment.name}: step {self.done}, validation {listed}")

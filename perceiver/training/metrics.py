@@ -22,7 +22,7 @@ class Log:
     def __init__(self, workdir: Path, start: int):
         self.path = workdir / "metrics.jsonl"
         _truncate(self.path, start)
-        self._file = open(self.path, "a", encoding="utf-8")
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by __exit__
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
 
     def __enter__(self) -> "Log":

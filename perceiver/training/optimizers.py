@@ -1,6 +1,5 @@
 """Optimisers as functions: clip, adapt, decay, schedule, accumulate; each a thin arrangement of optax."""
 
-
 from typing import Any
 
 import jax
@@ -51,12 +50,8 @@ def lamb(
     return _around(optax.lamb(schedule, weight_decay=weight_decay, mask=decayed), clip, accumulate)
 
 
-def _around(
-    core: optax.GradientTransformation, clip: float, accumulate: int
-) -> optax.GradientTransformation:
+def _around(core: optax.GradientTransformation, clip: float, accumulate: int) -> optax.GradientTransformation:
     clipped = optax.chain(optax.clip_by_global_norm(clip), core)
     if accumulate == 1:
         return clipped
     return optax.MultiSteps(clipped, accumulate).gradient_transformation()
-
-

@@ -138,7 +138,9 @@ def markdown(report: Mapping[str, Any], workdir: Path) -> str:
         f"# {report['name']}",
         "",
         f"{training['parameters']:,} parameters, {training['steps']} steps, {report['seconds']} s in all "
-        f"({training['seconds']} s training, compilation and validation included), on {', '.join(report['machine']['devices'])}.",
+        f"({training['seconds']} s training, compilation and validation included), on "
+        + ", ".join(report["machine"]["devices"])
+        + ".",
         f"Kept: the model of step {training['best_step']}, best on the validation split "
         + ", ".join(f"({n} {v:.4f})." for n, v in training["best_validation"].items()),
         "The test split was used once, after that.",
@@ -150,7 +152,9 @@ def markdown(report: Mapping[str, Any], workdir: Path) -> str:
         if name != "untrained":
             lines += _table(f"Control: {name.replace('_', ' ')}", control)
     for name, companion in report["companions"].items():
-        lines += _table(f"Beside it: {name} ({companion['seconds']} s)", companion["test"], companion["control"]["untrained"])
+        lines += _table(
+            f"Beside it: {name} ({companion['seconds']} s)", companion["test"], companion["control"]["untrained"]
+        )
     pictures = sorted(path.name for path in workdir.glob("*.png"))
     lines += [f"![{name}]({name})\n" for name in pictures]
     lines += ["Arguments: " + ", ".join(f"`{n}={v}`" for n, v in report["arguments"].items()), ""]

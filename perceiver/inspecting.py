@@ -1,0 +1,90 @@
+"""Tables about a model and its runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+from rich.table import Table
+
+from perceiver.attend import Problem, choose_backend
+from perceiver.attention import Block
+from perceiver.model import Perceiver, PerceiverConfig, parameter_count
+from perceiver.training.report import flat, spread
+
+
+def describe_model(model: Perceiver, batch: int) -> list[Table]:
+    """Parts with their shapes and parameters, and the attention that runs in each."""
+    return [_parts(model), _attention(model.config, batch)]
+
+
+def describe_runs(reports: Sequence[Mapping[str, Any]]) -> Table:
+    """Test figures with mean and standard deviation over runs, beside baselines and controls."""
+    title = f"{reports[0]['name']}: {len(reports)} run" + ("s, mean ± standard deviation" if len(reports) > 1 else "")
+    table = Table(title=title)
+    for column in ("figure", "value"):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    sections = ("test", "baselines", "control", "companions")
+    flattened = [flat({name: report.get(name, {}) for name in sections}) for report in reports]
+    for name in flattened[0]:
+        values = [figures[name] for figures in flattened if name in figures]
+        table.add_row(name, spread(values))
+    table.add_row("seconds", spread([float(report["seconds"]) for report in reports]))
+    return table
+
+
+def _parts(model: Perceiver) -> Table:
+    config = model.config
+    table = Table(title=f"{parameter_count(model):,} parameters, computing in {config.compute.value}")
+    for column in ("part", "kind", "tokens × channels", "parameters"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+
+    def row(part: str, kind: str, shape: str, *modules: nnx.Module) -> None:
+        table.add_row(part, kind, shape, f"{sum(parameter_count(module) for module in modules):,}")
+
+    for name, adapter in config.inputs.items():
+        shape = f"{adapter.tokens} × {adapter.channels}"
+        row(f"input {name}", type(adapter).__name__, shape, model.adapters[name])
+    row("joined", "", f"… × {config.token_channels}", model.join)
+    latents = f"{config.encoder.latents} × {config.encoder.channels}"
+    blocks = f"{len(config.encoder.cross_attends)} cross, {len(config.encoder.towers)} × {config.encoder.depth} self"
+    row("encoder", blocks, latents, model.encoder)
+    for name, output in config.outputs.items():
+        shape = "given by the caller" if output.asked.shape is None else "×".join(map(str, output.asked.shape)) or "1"
+        kind = f"{type(output.head).__name__} of {type(output.asked).__name__}"
+        row(f"output {name}", kind, shape, model.decoders[name])
+    return table
+
+
+def _attention(config: PerceiverConfig, batch: int) -> Table:
+    platform = jax.default_backend()
+    table = Table(title=f"Attention on {platform}, batch {batch}")
+    for column in ("where", "queries", "keys", "heads × width", "computed as"):
+        table.add_column(column)
+
+    def row(where: str, block: Block, queries: int, keys: int, key_channels: int) -> None:
+        qk = block.qk_channels or key_channels
+        v = block.v_channels or qk
+        widths = (qk // block.heads, v // block.heads)
+        problem = Problem(batch, block.heads, queries, keys, *widths, config.compute.dtype, block.attention_dropout)
+        choice = choose_backend(problem, platform)
+        table.add_row(where, str(queries), str(keys), f"{block.heads} × {widths[0]}", choice.value)
+
+    encoder = config.encoder
+    tokens = sum(adapter.tokens for adapter in config.inputs.values())
+    row("inputs → latents", encoder.cross, encoder.latents, tokens, config.token_channels)
+    row("latents", encoder.latent, encoder.latents, encoder.latents, encoder.channels)
+    for name, output in config.outputs.items():
+        source = config.inputs.get(output.asked.source or "")
+        count = output.chunk or _count(output.asked.shape) or (1 if source is None else source.tokens)
+        row(f"latents → {name}", output.cross, count, encoder.latents, encoder.channels)
+    return table
+
+
+def _count(shape: tuple[int, ...] | None) -> int | None:
+    if shape is None:
+        return None
+    count = 1
+    for axis in shape:
+        count *= axis
+    return count
