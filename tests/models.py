@@ -109,3 +109,37 @@ def close(actual, expected, atol=1e-5, rtol=0.0):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, atol=atol * max(1.0, float(np.abs(expected).max())), rtol=rtol)
+
+
+@functools.cache
+def encoding(adapter):
+    """A compiled function (raw, mask or None) -> latents [b, n, c] of a model with this one input, and its gradient.
+
+    The gradient is that of the latents' square with respect to all parameters, as a list of arrays.
+    """
+    encoder = p.Encoder(3, 8, depth=1, latent=p.Block(heads=2))
+    graph, state = nnx.split(filled(lambda rngs: p.Perceiver(p.PerceiverConfig({"x": adapter}, encoder, {}), rngs)))
+
+    def latents(state, raw, mask):
+        return nnx.merge(graph, state).encode({"x": raw}, None if mask is None else {"x": mask}).values
+
+    compiled = jax.jit(latents)
+    gradient = jax.jit(jax.grad(lambda *given: (latents(*given) ** 2).sum()))
+    return (
+        lambda raw, mask=None: np.asarray(compiled(state, raw, mask)),
+        lambda raw, mask=None: [np.asarray(leaf) for leaf in jax.tree.leaves(gradient(state, raw, mask))],
+    )
+
+
+def check_masked_elements_do_not_matter(adapter, raw, mask, garbage):
+    """Replace what `mask` hides by `garbage`: the same latents bit for bit, and finite gradients.
+
+    mask: broadcasts to `raw` once axes are put behind it.
+    """
+    encode, gradient = encoding(adapter)
+    hidden = ~np.broadcast_to(mask.reshape(mask.shape + (1,) * (raw.ndim - mask.ndim)), raw.shape)
+    assert hidden.any()
+    spoilt = np.where(hidden, np.asarray(garbage, raw.dtype), raw)
+    np.testing.assert_array_equal(encode(spoilt, mask), encode(raw, mask))
+    assert not np.allclose(encode(spoilt if np.isfinite(garbage) else np.where(hidden, 1, raw), None), encode(raw, mask))
+    assert all(np.isfinite(leaf).all() for leaf in gradient(spoilt, mask))

@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver.objectives import absolute_error, accuracy, contrastive, cross_entropy, squared_error
+
+
+def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
+    assert float(cross_entropy(jnp.zeros((3, 7)), jnp.arange(3))) == pytest.approx(np.log(7), rel=1e-6)
+
+
+def test_smoothing_spreads_probability_over_all_classes():
+    logits = jnp.asarray([[2.0, 0.0, -1.0]])
+    logp = np.asarray(jax.nn.log_softmax(logits))[0]
+    expected = -(0.9 * logp[0] + 0.1 * logp.mean())
+    assert float(cross_entropy(logits, jnp.asarray([0]), smoothing=0.1)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, accuracy])
+def test_masked_items_count_nothing(objective):
+    logits = jax.random.normal(jax.random.key(0), (6, 4))
+    labels = jnp.asarray([0, 1, 2, 3, 0, 1])
+    mask = jnp.asarray([True, True, True, False, False, False])
+    assert float(objective(logits, labels, mask)) == pytest.approx(float(objective(logits[:3], labels[:3])), rel=1e-6)
+    assert objective(logits, labels, jnp.zeros(6, bool)) == 0.0
+
+
+def test_errors_are_means_over_channels_and_kept_items():
+    prediction, target = jnp.asarray([[1.0, 3.0], [9.0, 9.0]]), jnp.zeros((2, 2))
+    mask = jnp.asarray([True, False])
+    assert float(squared_error(prediction, target, mask)) == 5.0
+    assert float(absolute_error(prediction, target, mask)) == 2.0
+
+
+def unit(key, shape):
+    x = jax.random.normal(jax.random.key(key), shape)
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_contrastive_with_one_positive_each_is_the_mean_of_two_cross_entropies():
+    left, right = unit(0, (5, 8)), unit(1, (5, 8))
+    logits = 10.0 * left @ right.T
+    expected = (cross_entropy(logits, jnp.arange(5)) + cross_entropy(logits.T, jnp.arange(5))) / 2
+    got = contrastive(left, right, jnp.eye(5, dtype=bool), jnp.asarray(10.0))
+    assert float(got) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_contrastive_ignores_rows_without_a_positive_and_averages_several():
+    left, right = unit(0, (3, 8)), unit(1, (4, 8))
+    positive = jnp.asarray([[True, True, False, False], [False] * 4, [False, False, False, True]])
+    logits = np.asarray(5.0 * left @ right.T, np.float64)
+    rows = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    columns = logits - np.log(np.exp(logits).sum(0, keepdims=True))
+    across = -np.mean([(rows[0, 0] + rows[0, 1]) / 2, rows[2, 3]])
+    down = -np.mean([columns[0, 0], columns[0, 1], columns[2, 3]])
+    assert float(contrastive(left, right, positive, jnp.asarray(5.0))) == pytest.approx((across + down) / 2, rel=1e-5)
+
+
+def test_contrastive_has_finite_gradients_where_nothing_is_positive():
+    grad = jax.grad(lambda x: contrastive(x, unit(1, (4, 8)), jnp.zeros((3, 4), bool), jnp.asarray(5.0)))(unit(0, (3, 8)))
+    assert not np.any(grad)

@@ -1,0 +1,176 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver import Block, Classes, ConfigError, Encoder, Fourier, Image, InputError, PerceiverConfig, from_pretrained
+from perceiver.objectives import accuracy, cross_entropy
+from perceiver.pipeline import iterate, training_stream
+from perceiver.training.checkpoints import Checkpoints
+from perceiver.training.experiment import Experiment
+from perceiver.training.loop import Trainer, TrainingError, fit
+from perceiver.training.optimizers import adamw, lamb, warmup_cosine
+
+STEPS = 4
+
+
+def tiny_experiment(*, channels=16, optimizer=None, ema=0.9, poison=None, **changes):
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((40, 4, 4, 1), np.float32), rng.integers(0, 3, 40).astype(np.int32)
+    config = PerceiverConfig(
+        inputs={"image": Image((4, 4, 1), position=Fourier(2))},
+        encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2)),
+        outputs={"label": Classes(3)},
+    )
+
+    def sample(index, rng):
+        noise = rng.normal(size=images[index].shape).astype(np.float32)
+        return {"inputs": {"image": images[index] + 0.1 * noise}, "targets": {"label": labels[index]}}
+
+    def objective(model, batch, key):
+        logits = model(batch["inputs"], key=key)["label"]
+        if poison is not None:
+            logits = logits * poison
+        labels = batch["targets"]["label"]
+        return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
+
+    def validate(model):
+        return {"accuracy": float((model({"image": images})["label"].argmax(-1) == labels).mean())}
+
+    given = {
+        "name": "tiny",
+        "model": config,
+        "batches": training_stream(range(40), sample, seed=0, batch=8),
+        "objective": objective,
+        "optimizer": optimizer or adamw(warmup_cosine(1e-2, STEPS, 1), accumulate=2),
+        "steps": STEPS,
+        "batch": 8,
+        "validate": validate,
+        "best": "accuracy",
+        "test": validate,
+        "ema": ema,
+        "validate_every": 2,
+        "checkpoint_every": 2,
+    }
+    return Experiment(**(given | changes))
+
+
+def final_state(experiment, workdir):
+    trainer = Trainer(experiment)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        return checkpoints.restore(trainer.start(), iterate(experiment.batches))[0]
+
+
+def log_without_rates(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "examples_per_second"} for line in lines]
+
+
+def equal(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("make", [lambda: None, lambda: lamb(1e-3)], ids=["adamw accumulated", "lamb"])
+def test_train_2_and_resume_2_equals_train_4_bit_for_bit(tmp_path, make):
+    whole = fit(tiny_experiment(optimizer=make()), tmp_path / "whole", log_every=1)
+    first = fit(tiny_experiment(optimizer=make()), tmp_path / "parts", stop_at=2, log_every=1)
+    second = fit(tiny_experiment(optimizer=make()), tmp_path / "parts", log_every=1)
+    assert (first.step, first.finished, second.step, second.finished) == (2, False, 4, True)
+    states = [final_state(tiny_experiment(optimizer=make()), tmp_path / name) for name in ("whole", "parts")]
+    assert equal(*states)
+    assert (whole.best, whole.best_step) == (second.best, second.best_step)
+    assert log_without_rates(tmp_path / "whole") == log_without_rates(tmp_path / "parts")
+    models = [from_pretrained(tmp_path / name) for name in ("whole", "parts")]
+    probe = {"image": np.ones((1, 4, 4, 1), np.float32)}
+    assert np.array_equal(models[0](probe)["label"], models[1](probe)["label"])
+
+
+def test_a_crash_between_checkpoints_loses_only_the_steps_since(tmp_path):
+    fit(tiny_experiment(), tmp_path / "whole", log_every=1)
+    crashing = tiny_experiment()
+    calls = []
+
+    def breaks(model):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("power cut")
+        return tiny_experiment().validate(model)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(dataclasses.replace(crashing, validate=breaks), tmp_path / "parts", log_every=1)
+    with Checkpoints(tmp_path / "parts" / "checkpoints") as checkpoints:
+        assert checkpoints.newest == 2
+    fit(tiny_experiment(), tmp_path / "parts", log_every=1)
+    assert equal(*[final_state(tiny_experiment(), tmp_path / name) for name in ("whole", "parts")])
+    assert log_without_rates(tmp_path / "whole") == log_without_rates(tmp_path / "parts")
+
+
+def test_another_seed_trains_other_parameters(tmp_path):
+    for seed in (0, 1):
+        fit(tiny_experiment(seed=seed), tmp_path / str(seed))
+    assert not equal(*[final_state(tiny_experiment(), tmp_path / name) for name in ("0", "1")])
+
+
+def test_a_run_compiles_its_step_once(tmp_path):
+    outcome = fit(tiny_experiment(steps=6), tmp_path)
+    assert outcome.compilations == 1
+    assert outcome.step == 6
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    fit(tiny_experiment(), tmp_path)
+    before = log_without_rates(tmp_path)
+    outcome = fit(tiny_experiment(), tmp_path)
+    assert (outcome.step, outcome.finished, outcome.compilations) == (4, True, 0)
+    assert log_without_rates(tmp_path) == before
+
+
+def test_the_best_validated_model_is_the_one_kept(tmp_path):
+    scores = iter([0.5, 0.9, 0.1])
+    kept = []
+
+    def validate(model):
+        kept.append(np.asarray(model.encoder.latents[...]))
+        return {"accuracy": next(scores)}
+
+    outcome = fit(tiny_experiment(steps=6, validate=validate), tmp_path)
+    assert (outcome.best, outcome.best_step) == (0.9, 4)
+    assert np.array_equal(from_pretrained(tmp_path).encoder.latents[...], kept[1])
+
+
+def test_the_average_is_evaluated_and_differs_from_the_parameters(tmp_path):
+    experiment = tiny_experiment()
+    fit(experiment, tmp_path)
+    state = final_state(experiment, tmp_path)
+    assert not equal(state.ema, state.parameters)
+    probe = {"image": np.ones((1, 4, 4, 1), np.float32)}
+    kept = Trainer(experiment).model(state)
+    averaged = jax.tree.leaves(state.ema)
+    assert any(np.array_equal(kept.encoder.latents[...], leaf) for leaf in averaged)
+    assert np.isfinite(kept(probe)["label"]).all()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    with pytest.raises(TrainingError, match="nan before step 1; the last checkpoint is step none"):
+        fit(tiny_experiment(poison=jnp.nan), tmp_path, log_every=1)
+
+
+def test_checkpoints_of_another_model_are_refused_with_what_differs(tmp_path):
+    fit(tiny_experiment(), tmp_path)
+    with pytest.raises(InputError, match=r"(?s)another model.*encoder\.latents.*expected shape \(4, 8\), got \(4, 16\)"):
+        fit(tiny_experiment(channels=8), tmp_path)
+
+
+def test_a_missing_best_figure_is_an_error_that_lists_what_there_is(tmp_path):
+    with pytest.raises(InputError, match="accuracy.*'miou'"):
+        fit(tiny_experiment(best="miou"), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"steps": 0}, {"batch": 0}, {"ema": 1.0}])
+def test_impossible_experiments_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        tiny_experiment(**change)
