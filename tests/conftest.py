@@ -15,3 +15,16 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real datasets; tests that need one are skipped where there is none."""
+    project = Path(__file__).parent.parent
+    places = [project / "data" / "files", project.parent / "shared" / "data"]
+    if os.environ.get("PERCEIVER_DATA"):
+        places.insert(0, Path(os.environ["PERCEIVER_DATA"]))
+    found = next((place for place in places if (place / "fsdd").is_dir()), None)
+    if found is None:
+        pytest.skip("needs the real datasets: name their folder with PERCEIVER_DATA (data/root.py says how)")
+    return found
