@@ -114,7 +114,7 @@ Seen = tuple[np.ndarray, np.ndarray, np.ndarray]
 def see_image(item: tuple[np.ndarray, int], rng: np.random.Generator | None) -> Seen:
     """A scan, moved a little in training."""
     pixels, label = item
-    if rng is not None:
+    if rng is not None and rng.random() < 0.5:
         pixels = shift_and_turn(pixels, rng, shift=0.8, degrees=12, scale=0.1)
     return pixels, np.bool_(True), np.int32(label)
 
@@ -132,12 +132,12 @@ def hear(item: fsdd.Recording, rng: np.random.Generator | None) -> Seen:
 
 
 def scan(item: ign_lidarhd.Crop, rng: np.random.Generator | None) -> Seen:
-    """A square of laser points; in training turned about the vertical."""
-    points = item.points if rng is None else turn_about_vertical(item.points, rng)
-    mask = np.arange(POINTS) < len(points)
+    """A random part of a square's laser points; in training turned about the vertical."""
+    kept = (np.random.default_rng(0) if rng is None else rng).permutation(len(item.points))[:POINTS]
+    points = item.points[kept] if rng is None else turn_about_vertical(item.points[kept], rng)
     labels = np.full(POINTS, ign_lidarhd.IGNORED, np.int32)
-    labels[: len(points)] = item.labels
-    return pad_to(points, POINTS), mask, labels
+    labels[: len(kept)] = item.labels[kept]
+    return pad_to(points, POINTS), np.arange(POINTS) < len(kept), labels
 
 
 def read(item: banking77.Question, rng: np.random.Generator | None) -> Seen:
@@ -161,12 +161,6 @@ def sample(item: Any, rng: np.random.Generator, sense: str, present: float) -> S
     here = rng.random() < present
     label = label if here else np.full_like(label, -1)
     return {"inputs": {sense: raw}, "masks": {sense: mask & here}, "targets": {QUESTIONS[sense]: label}}
-
-
-def thinned(item: ign_lidarhd.Crop, rng: np.random.Generator, **rest: Any) -> Sample:
-    """Another random subset of a square's points each time."""
-    kept = rng.permutation(len(item.points))[:POINTS]
-    return sample(ign_lidarhd.Crop(item.points[kept], item.labels[kept]), rng, **rest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,22 +191,14 @@ def load(root: Path | None) -> Data:
 def evaluate(model: Perceiver, items: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Figures of each sense given alone, and of all given at once."""
     seen = {sense: [SEE[sense](items[sense][i], None) for i in range(len(items[sense]))] for sense in items}
-    alone = {
-        sense: figures(sense, ask_all(model, _alone(model, sense, parts), 64, [QUESTIONS[sense]]), parts)
-        for sense, parts in seen.items()
-    }
+    alone = {}
+    for sense, parts in seen.items():
+        samples = [{"inputs": {sense: raw}, "masks": {sense: mask}} for raw, mask, _ in parts]
+        alone[sense] = figures(sense, ask_all(model, samples, 64, [QUESTIONS[sense]]), parts)
     result: dict[str, Any] = {"mean_accuracy": float(np.mean([part["accuracy"] for part in alone.values()]))}
     if len(seen) > 1:
         result["all_present"] = _all_present(model, seen)
     return result | alone
-
-
-def _alone(model: Perceiver, sense: str, parts: Sequence[Seen]) -> list[Sample]:
-    """Samples in which one sense is present and the others are absent, in one shape for all senses."""
-    absent = {name: adapter.example(1) for name, adapter in model.config.inputs.items() if name != sense}
-    blank = {name: np.zeros(spec.shape[1:], spec.dtype) for name, spec in absent.items()}
-    gone = {name: np.zeros(() if name == "image" else spec.shape[1:2], bool) for name, spec in absent.items()}
-    return [{"inputs": {sense: raw} | blank, "masks": {sense: mask} | gone} for raw, mask, _ in parts]
 
 
 def _all_present(model: Perceiver, seen: Mapping[str, Sequence[Seen]], count: int = 512) -> dict[str, float]:
@@ -332,7 +318,7 @@ def _experiment(
     streams = [
         training_stream(
             items[sense]["train"],
-            functools.partial(thinned if sense == "points" else sample, sense=sense, present=present),
+            functools.partial(sample, sense=sense, present=present),
             seed=seed,
             batch=batch,
         )

@@ -28,7 +28,6 @@ class Compute(enum.Enum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
     @property
     def dtype(self) -> jnp.dtype:

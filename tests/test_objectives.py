@@ -58,5 +58,7 @@ def test_contrastive_ignores_rows_without_a_positive_and_averages_several():
 
 
 def test_contrastive_has_finite_gradients_where_nothing_is_positive():
-    grad = jax.grad(lambda x: contrastive(x, unit(1, (4, 8)), jnp.zeros((3, 4), bool), jnp.asarray(5.0)))(unit(0, (3, 8)))
+    grad = jax.grad(lambda x: contrastive(x, unit(1, (4, 8)), jnp.zeros((3, 4), bool), jnp.asarray(5.0)))(
+        unit(0, (3, 8))
+    )
     assert not np.any(grad)

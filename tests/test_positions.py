@@ -55,7 +55,9 @@ def test_single_cells_are_the_rows_of_the_grid_bit_for_bit(shape, data):
     np.testing.assert_array_equal(grid_at(places, shape), whole[places])
     assert whole.min() == -1.0
     axes = [[-1.0] if n == 1 else np.linspace(-1, 1, n) for n in shape]
-    np.testing.assert_allclose(whole, np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)), atol=2e-7)
+    np.testing.assert_allclose(
+        whole, np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)), atol=2e-7
+    )
 
 
 def test_compiling_does_not_move_a_cell():

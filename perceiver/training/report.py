@@ -58,7 +58,7 @@ def run(
             "compilations": outcome.compilations,
             "parameters": parameter_count(from_pretrained(workdir / "model")),
         },
-        "arguments": dict(arguments),
+        "arguments": {name: _plain(value) for name, value in arguments.items()},
         "machine": machine(),
     }
     (workdir / "report.json").write_bytes(dump(report))

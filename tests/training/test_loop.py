@@ -161,7 +161,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
 
 def test_checkpoints_of_another_model_are_refused_with_what_differs(tmp_path):
     fit(tiny_experiment(), tmp_path)
-    with pytest.raises(InputError, match=r"(?s)another model.*encoder\.latents.*expected shape \(4, 8\), got \(4, 16\)"):
+    with pytest.raises(
+        InputError, match=r"(?s)another model.*encoder\.latents.*expected shape \(4, 8\), got \(4, 16\)"
+    ):
         fit(tiny_experiment(channels=8), tmp_path)
 
 

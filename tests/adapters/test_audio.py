@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+import perceiver as p
+from perceiver.errors import ConfigError, InputError
+from perceiver.io import write_wav
+from tests.models import MELS, built, check_masked_elements_do_not_matter, close, encoding
+
+WAVEFORM = p.Waveform(32, sample_rate=8000, patch=8, position=p.Fourier(bands=2))
+LOGMEL = p.LogMel(96, MELS, sample_rate=8000, patch=(2, 2), position=p.Fourier(bands=2), mean=(1.0,), std=(2.0,))
+SOUNDS = {"waveform": WAVEFORM, "logmel": LOGMEL}
+CLIPS = {name: np.random.default_rng(0).normal(size=(2, a.samples)).astype(np.float32) for name, a in SOUNDS.items()}
+KINDS = pytest.mark.parametrize("kind", SOUNDS)
+
+
+def test_runs_of_samples_are_tokens_in_order_of_time():
+    values = built(WAVEFORM)(CLIPS["waveform"]).values
+    assert values.shape == (2, WAVEFORM.tokens, WAVEFORM.channels) == (2, 4, 8 + 5)
+    np.testing.assert_array_equal(values[..., :8].reshape(2, 32), CLIPS["waveform"])
+    np.testing.assert_allclose(values[0, :, 8], np.linspace(-1, 1, 4), atol=1e-6)
+
+
+def test_patches_of_the_spectrogram_are_tokens_with_time_slowest():
+    assert (LOGMEL.frames, LOGMEL.bands, LOGMEL.grid, LOGMEL.tokens) == (7, 4, (3, 2), 6)
+    values = built(LOGMEL)(CLIPS["logmel"]).values
+    assert values.shape == (2, LOGMEL.tokens, LOGMEL.channels)
+    mels = (np.asarray(MELS(CLIPS["logmel"])) - 1) / 2
+    close(values[1, 3, :4], mels[1, 2:4, 2:].ravel(), 1e-6)
+    np.testing.assert_allclose(values[0, 3, 4:6], [0, 1], atol=1e-6)
+
+
+def test_statistics_may_be_one_for_each_mel():
+    mean, std = (1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 1.0, 2.0)
+    config = p.LogMel(96, MELS, sample_rate=8000, position=p.Fourier(bands=2), mean=mean, std=std)
+    expected = (np.asarray(MELS(CLIPS["logmel"])) - np.array(mean)) / np.array(std)
+    close(built(config)(CLIPS["logmel"]).values[..., :4], expected, 1e-6)
+
+
+@KINDS
+def test_a_shorter_array_is_the_same_as_a_mask(kind):
+    config, clip = SOUNDS[kind], CLIPS[kind]
+    encode, _ = encoding(config)
+    length = config.samples - 17
+    mask = np.broadcast_to(np.arange(config.samples) < length, clip.shape)
+    np.testing.assert_array_equal(encode(clip[:, :length]), encode(clip, mask))
+
+
+def test_a_patch_with_one_real_sample_is_real():
+    mask = np.arange(32) < np.array([[17], [16]])
+    tokens = built(WAVEFORM)(CLIPS["waveform"], mask)
+    np.testing.assert_array_equal(tokens.mask, [[True, True, True, False], [True, True, False, False]])
+    np.testing.assert_array_equal(tokens.values[0, 2, 1:8], 0)
+
+
+def test_a_spectrogram_patch_is_real_where_its_first_sample_is():
+    tokens = built(LOGMEL)(CLIPS["logmel"], np.arange(96) < np.array([[33], [32]]))
+    np.testing.assert_array_equal(tokens.mask, [[True] * 4 + [False] * 2, [True] * 2 + [False] * 4])
+
+
+@KINDS
+def test_what_a_mask_hides_does_not_matter(kind):
+    config, clip = SOUNDS[kind], CLIPS[kind]
+    check_masked_elements_do_not_matter(config, clip, np.arange(clip.shape[1]) < np.array([[20], [32]]), np.nan)
+    check_masked_elements_do_not_matter(config, clip, np.array([False, True]), np.nan)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("raw", "mask", "message"),
+    [
+        (np.zeros((2, 97), np.float32), None, "at most .. samples, got 97"),
+        (np.zeros((2, 8), np.int16), None, "floating point values, got dtype int16"),
+        (np.zeros(8, np.float32), None, r"shape \(b, n\), got \(8,\)"),
+        (np.zeros((2, 8), np.float32), np.ones((2, 9), bool), r"\(2,\) or \(2, 8\), got \(2, 9\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind, raw, mask, message):
+    module = built(SOUNDS[kind])
+    with pytest.raises(InputError, match=message):
+        module(raw, mask)
+
+
+def test_configs_that_cannot_be_are_refused():
+    with pytest.raises(ConfigError, match="30 samples are not whole patches of 8"):
+        p.Waveform(30, sample_rate=8000, patch=8)
+    with pytest.raises(ConfigError, match="16000 Hz, but its spectrogram 8000 Hz"):
+        p.LogMel(96, MELS, sample_rate=16000)
+    with pytest.raises(ConfigError, match=r"7 x 4 \(frames x mels\) has no patches of \(1, 3\)"):
+        p.LogMel(96, MELS, sample_rate=8000, patch=(1, 3))
+    with pytest.raises(ConfigError, match="has no patches of"):
+        p.LogMel(96, MELS, sample_rate=8000, patch=(8, 4))
+    with pytest.raises(ConfigError, match="expected 4 means and deviations, got 2 and 2"):
+        p.LogMel(96, MELS, sample_rate=8000, mean=(1.0, 1.0), std=(1.0, 1.0))
+
+
+@KINDS
+def test_samples_and_files_are_cut_or_padded_to_the_budget(kind, tmp_path):
+    config = SOUNDS[kind]
+    long = np.linspace(-0.5, 0.5, 200).astype(np.float32)
+    write_wav(tmp_path / "long.wav", long, 8000)
+    for source in (long, tmp_path / "long.wav"):
+        wave, mask = config.load(source)
+        np.testing.assert_allclose(wave, long[: config.samples], atol=1e-4)
+        assert mask.all()
+    wave, mask = config.load(long[:10])
+    np.testing.assert_array_equal(wave, np.pad(long[:10], (0, config.samples - 10)))
+    np.testing.assert_array_equal(mask, np.arange(config.samples) < 10)
+    assert wave.shape == config.example(1).shape[1:]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.wav", "missing.wav"),
+        (np.zeros(4, np.int16), "got dtype int16"),
+        (np.zeros((4, 2)), r"shape \(n\), got \(4, 2\)"),
+        (np.array([0.0, np.nan]), "finite samples"),
+        ([0.1, [0.2]], "expected an array, got list"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        WAVEFORM.load(source)

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+import perceiver as p
+from perceiver.errors import ConfigError, InputError
+from tests.models import built, check_masked_elements_do_not_matter, close, encoding
+
+POSITION = p.Fourier(bands=2)
+SMALL = p.Image((4, 6, 3), patch=2, position=POSITION, mean=(0.5,) * 3, std=(0.25,) * 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+
+
+def test_tokens_are_patches_row_by_row_then_their_positions():
+    tokens = built(SMALL)(PIXELS)
+    assert tokens.values.shape == (2, SMALL.tokens, SMALL.channels) == (2, 6, 12 + 10)
+    assert tokens.mask is None
+    scaled = (PIXELS / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(tokens.values[1, 4, :12], scaled[1, 2:4, 2:4].ravel(), atol=1e-5)
+    np.testing.assert_allclose(tokens.values[0, 5, 12:14], [1, 1], atol=1e-6)
+    np.testing.assert_allclose(tokens.values[0, 1, 12:14], [-1, 0], atol=1e-6)
+
+
+def test_bytes_and_the_same_numbers_as_floats_give_the_same_tokens():
+    module = built(SMALL)
+    close(module(PIXELS).values, module((PIXELS / 255).astype(np.float32)).values, 1e-6)
+
+
+def test_a_projection_replaces_the_values_and_keeps_the_positions():
+    config = p.Image((4, 6, 3), patch=2, project=5, position=POSITION)
+    module, plain = built(config), built(p.Image((4, 6, 3), patch=2, position=POSITION))(PIXELS).values
+    values = module(PIXELS).values
+    assert values.shape[-1] == config.channels == 5 + 10
+    np.testing.assert_array_equal(values[..., 5:], plain[..., 12:])
+    close(values[..., :5], plain[..., :12] @ module.embed.project.kernel[...] + module.embed.project.bias[...])
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 4), (2, 6), (4, 6)])
+def test_any_size_up_to_the_budget_is_taken_and_spans_the_whole_picture(size):
+    values = built(SMALL)(PIXELS[:, : size[0], : size[1]]).values
+    assert values.shape[1] == size[0] * size[1] // 4
+    np.testing.assert_allclose(values[0, 0, 12:14], [-1, -1])
+    np.testing.assert_allclose(values[0, -1, 12:14], [1 if n > 2 else -1 for n in size], atol=1e-6)
+
+
+def test_a_small_image_padded_under_a_mask_is_the_small_image():
+    encode, _ = encoding(SMALL)
+    for height, width in ((2, 4), (4, 2)):
+        mask = np.zeros((2, 4, 6), bool)
+        mask[:, :height, :width] = True
+        padded = np.where(mask[..., None], PIXELS, 0)
+        close(encode(padded, mask), encode(PIXELS[:, :height, :width]))
+
+
+def test_images_of_several_sizes_share_a_batch():
+    encode, _ = encoding(SMALL)
+    mask = np.ones((2, 4, 6), bool)
+    mask[1, 2:] = False
+    both = encode(PIXELS, mask)
+    close(both[0], encode(PIXELS)[0])
+    close(both[1], encode(PIXELS[:, :2])[1])
+
+
+def test_what_a_mask_hides_does_not_matter():
+    floats = (PIXELS / 255).astype(np.float32)
+    part = np.ones((2, 4, 6), bool)
+    part[0, :, 3:] = False  # through the middle of a patch
+    check_masked_elements_do_not_matter(SMALL, floats, part, np.nan)
+    check_masked_elements_do_not_matter(SMALL, floats, np.array([True, False]), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("raw", "mask", "message"),
+    [
+        (np.zeros((2, 4, 6, 1), np.uint8), None, r"shape \(b, h, w, 3\), got \(2, 4, 6, 1\)"),
+        (np.zeros((4, 6, 3), np.uint8), None, r"got \(4, 6, 3\)"),
+        (np.zeros((2, 4, 6, 3), np.int32), None, "floating point or unsigned integer values, got dtype int32"),
+        (np.zeros((2, 4, 6, 3), np.uint16), None, "uint8 or floating point values in .0, 1., got dtype uint16"),
+        (np.zeros((2, 3, 6, 3), np.uint8), None, r"multiples of 2 up to \(4, 6\), got \(3, 6\)"),
+        (np.zeros((2, 6, 6, 3), np.uint8), None, r"up to \(4, 6\), got \(6, 6\)"),
+        (PIXELS, np.ones(2), "bool values, got dtype float64"),
+        (PIXELS, np.ones((2, 4, 5), bool), r"shape \(2, 4, 6\), got \(2, 4, 5\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(raw, mask, message):
+    module = built(SMALL)
+    with pytest.raises(InputError, match=message):
+        module(raw, mask)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shape": (5, 6, 3), "patch": 2}, "whole 2 x 2 patches"),
+        ({"shape": (4, 6, 3), "mean": (0.5,), "std": (0.5,)}, "expected 3 means and deviations, got 1 and 1"),
+        ({"shape": (4, 6, 1), "mean": (0.5,), "std": (0.0,)}, "above 0"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        p.Image(**fields)
+
+
+def test_a_file_is_read_and_brought_to_size(tmp_path):
+    Pillow.fromarray(np.full((9, 5, 3), 77, np.uint8)).save(tmp_path / "grey.png")
+    pixels, mask = SMALL.load(tmp_path / "grey.png")
+    assert mask is None
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.full((4, 6, 3), 77))
+    assert pixels.shape == SMALL.example(1).shape[1:]
+
+
+def test_an_array_in_place_of_a_file():
+    np.testing.assert_array_equal(SMALL.load(PIXELS[0])[0], PIXELS[0])
+    assert p.Image((4, 6, 1)).load(PIXELS[0, :, :, 0])[0].shape == (4, 6, 1)
+    assert SMALL.load(np.zeros((8, 8, 3), np.uint8))[0].shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("missing.png", "missing.png"),
+        (np.zeros((4, 6, 3), np.float32), "unsigned integer values, got dtype float32"),
+        (np.zeros((4, 6, 3), np.uint16), "uint8, got dtype uint16"),
+        (np.zeros((4, 6, 4), np.uint8), r"shape \(h, w, 3\), got \(4, 6, 4\)"),
+        ([[1, 2], [3]], "expected an array, got list"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(source, message):
+    with pytest.raises(InputError, match=message):
+        SMALL.load(source)
+
+
+def test_learned_positions_have_a_row_for_each_patch():
+    config = p.Image((4, 6, 3), patch=2, position=p.Learned(width=5))
+    module = built(config)
+    np.testing.assert_array_equal(module(PIXELS).values[0, :, 12:], module.embed.position.table[...])
+    assert config.channels == 17

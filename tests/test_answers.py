@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+
+from perceiver import (
+    Block,
+    Bytes,
+    Chunk,
+    Classes,
+    Dense,
+    Embedding,
+    Encoder,
+    Fourier,
+    FromTokens,
+    Grid,
+    Image,
+    InputError,
+    Output,
+    PerceiverConfig,
+    Points,
+    Slots,
+    TokenLogits,
+)
+from perceiver.answers import predict
+from perceiver.inference import ask, ask_all, look
+from perceiver.io import read_image
+
+
+@pytest.fixture(scope="module")
+def model():
+    return PerceiverConfig(
+        inputs={
+            "image": Image((4, 4, 1), position=Fourier(2)),
+            "text": Bytes(8, width=16),
+            "points": Points(6, (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0), position=Fourier(2, (4.0, 4.0, 4.0))),
+        },
+        encoder=Encoder(4, 16, 1, latent=Block(heads=2)),
+        outputs={
+            "label": Classes(3, names=("ant", "bee", "cat")),
+            "near": Embedding(8, candidates=("ant", "bee", "cat")),
+            "picture": Output(Dense(1), Grid((4, 4), Fourier(2))),
+            "flow": Output(Dense(2), Grid((4, 4), Fourier(2))),
+            "part": Output(Classes(2), FromTokens("points")),
+            "words": Output(TokenLogits(262, tied_to="text"), Slots(8, width=16)),
+            "action": Chunk(horizon=3, dims=2),
+        },
+    ).build(0)
+
+
+IMAGE = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 16
+
+
+def test_every_kind_of_output_has_an_answer_that_json_can_hold(model, tmp_path):
+    cloud = np.zeros((5, 3), np.float32)
+    answers = predict(model, {"image": IMAGE, "points": cloud, "text": "bee"}, tmp_path)
+    assert json.loads((tmp_path / "answers.json").read_text()) == answers
+    assert answers["label"]["name"] in ("ant", "bee", "cat")
+    assert [entry["probability"] for entry in answers["label"]["top"]] == sorted(
+        (entry["probability"] for entry in answers["label"]["top"]), reverse=True
+    )
+    assert {entry["text"] for entry in answers["near"]["nearest"]} == {"ant", "bee", "cat"}
+    assert read_image(answers["picture"]["file"]).shape == (4, 4, 1)
+    assert np.load(answers["flow"]["file"]).shape == (4, 4, 2)
+    assert np.load(answers["part"]["file"]).shape == (6,)
+    assert isinstance(answers["words"]["text"], str)
+    assert np.shape(answers["action"]) == (3, 2)
+
+
+def test_a_text_is_nearest_to_itself(model):
+    answers = predict(model, {"text": "bee"})
+    best = answers["near"]["nearest"][0]
+    assert best["text"] == "bee"
+    assert best["cosine"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_without_a_folder_fields_are_described_and_nothing_is_written(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert predict(model, {"image": IMAGE})["picture"] == {"shape": [4, 4, 1]}
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_need_an_absent_modality_are_left_out(model):
+    assert "part" not in predict(model, {"image": IMAGE})
+
+
+def test_an_unreadable_source_is_named_with_its_modality(model):
+    with pytest.raises(InputError, match=r"inputs\['image'\].*nothing\.png"):
+        predict(model, {"image": "nothing.png"})
+    with pytest.raises(InputError, match=r"inputs\['sound'\]: this model knows image, text, points"):
+        predict(model, {"sound": "x.wav"})
+
+
+def test_asking_in_batches_equals_asking_at_once_and_keeps_the_order(model):
+    samples = [{"inputs": {"image": np.roll(IMAGE, i)}} for i in range(5)]
+    whole = ask(model, {"image": np.stack([s["inputs"]["image"] for s in samples])}, outputs=["label"])
+    parts = ask_all(model, samples, 2, ["label"])
+    assert parts["label"].shape == (5, 3)
+    assert np.allclose(parts["label"], whole["label"], atol=1e-5)
+
+
+def test_looking_gives_weights_that_sum_to_one_over_all_modalities(model):
+    weights = look(model, {"image": IMAGE[None], "text": np.array([[7, 8, 0]])})
+    assert weights["image"].shape == (1, 1, 4, 16)
+    assert sum(w.sum(-1) for w in weights.values()) == pytest.approx(1.0, abs=1e-5)
+    assert not np.any(weights["text"][..., 2])

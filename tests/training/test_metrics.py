@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from perceiver import InputError
+from perceiver.training.metrics import Log, Mean, read_log
+
+
+def test_a_resumed_log_drops_what_came_after_the_checkpoint(tmp_path):
+    with Log(tmp_path, 0) as log:
+        for step in range(1, 6):
+            log.write(step, "train", {"loss": step})
+    with Log(tmp_path, 3) as log:
+        log.write(4, "train", {"loss": 40})
+    assert [(line["step"], line["loss"]) for line in read_log(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
+
+
+def test_a_new_run_in_a_folder_without_checkpoints_starts_a_new_log(tmp_path):
+    for _ in range(2):
+        with Log(tmp_path, 0) as log:
+            log.write(1, "train", {"loss": 1.0})
+    assert len(read_log(tmp_path)) == 1
+
+
+def test_numbers_that_json_has_no_word_for_are_written_as_text(tmp_path):
+    with Log(tmp_path, 0) as log:
+        log.write(1, "train", {"loss": float("nan")})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == "nan"
+
+
+def test_a_half_written_last_line_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "group": "train"}\n{"step": 2, "gro')
+    assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
+def test_a_folder_without_metrics_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"metrics\.jsonl"):
+        read_log(tmp_path)
+
+
+def test_means_are_over_the_steps_since_the_last_report():
+    mean = Mean()
+    for value in (1.0, 3.0):
+        mean.add({"loss": value})
+    assert mean.take(batch=8)["loss"] == 2.0
+    mean.add({"loss": 7.0})
+    taken = mean.take(batch=8)
+    assert taken["loss"] == 7.0
+    assert taken["examples_per_second"] > 0
