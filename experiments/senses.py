@@ -41,7 +41,7 @@ from perceiver.spectrogram import Log
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
-SIDE, POINTS = 10.0, 512
+SIDE, POINTS = 10.0, 256
 """Metres along a square of laser points, and how many of its points are taken."""
 
 INPUTS = {
@@ -63,7 +63,7 @@ INPUTS = {
         mean=(800.0, 1.2, 1.5),
         std=(500.0, 0.5, 0.8),
     ),
-    "text": Bytes(160, width=64, scale=0.5),
+    "text": Bytes(96, width=64),
 }
 QUESTIONS = {"image": "scan", "audio": "spoken", "points": "surface", "text": "intent"}
 """The output that asks about each modality."""

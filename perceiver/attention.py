@@ -88,7 +88,7 @@ def split_key(key: jax.Array | None, count: int) -> tuple[Any, ...] | jax.Array:
 
 
 def layer_norm(channels: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Layer norm with float32 statistics whatever the compute dtype, the variance in two passes as in the references."""
+    """Layer norm with float32 statistics whatever the compute dtype; variance in two passes as in the references."""
     return nnx.LayerNorm(channels, epsilon=EPSILON, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 

@@ -144,8 +144,8 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
     config = from_json(merge(*trees), PerceiverConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
     try:
         tensors = load_tensors(files[WEIGHTS])
-    except SafetensorError as error:
-        raise InputError(f"{Path(folder) / WEIGHTS}: {error}") from None
+    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
+        raise InputError(f"{Path(folder) / WEIGHTS}: not safetensors of float32: {error}") from None
     return with_weights(config, tensors, str(Path(folder) / WEIGHTS))
 
 

@@ -83,7 +83,7 @@ def test_both_paths_equal_the_textbook_in_values_and_gradients(keys, make_mask):
 
 @pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
 def test_a_query_that_sees_nothing_gets_exactly_zero(backend):
-    out = attend(*problem(19), some(19), backend=backend)
+    out = jax.jit(functools.partial(attend, backend=backend))(*problem(19), some(19))
     np.testing.assert_array_equal(out[0, 1, 0], 0)
     assert (np.asarray(out[0, 0, 0]) != 0).all()
 
@@ -102,14 +102,13 @@ def test_large_logits_neither_overflow_nor_lose_the_maximum(seed, scale):
     close(chunked, whole)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_stays_close_to_float32(dtype):
-    arrays = problem(19, dtype=dtype)
+def test_bfloat16_stays_close_to_float32():
+    arrays = problem(19, dtype=jnp.bfloat16)
     expected = jax.jit(value_and_gradients(explicit))(*[array.astype(jnp.float32) for array in arrays], some(19))
     ways = by_backend()(*arrays, some(19))
     for backend in (Backend.XLA, Backend.CHUNKED):
         for have, want in zip(ways[backend.name], expected, strict=True):
-            assert have.dtype == dtype
+            assert have.dtype == jnp.bfloat16
             close(have.astype(jnp.float32), want, 2e-2)
 
 
@@ -228,8 +227,9 @@ def test_attend_takes_the_chosen_backend(monkeypatch):
         return Backend.CHUNKED
 
     monkeypatch.setattr(module, "choose_backend", choose)
-    attend(*problem(19), dropout=0.5)
-    attend(*problem(19), dropout=0.5, key=jax.random.key(0))
+    arrays = problem(19)
+    jax.eval_shape(lambda: attend(*arrays, dropout=0.5))
+    jax.eval_shape(lambda: attend(*arrays, dropout=0.5, key=jax.random.key(0)))
     assert asked == [Problem(2, 3, 5, 19, 6, 10, jnp.dtype("float32"), rate) for rate in (0.0, 0.5)]
 
 

@@ -30,7 +30,8 @@ def cross(config, **widths):
     return filled(lambda rngs: CrossAttend(8, 6, config, dtype=FLOAT, rngs=rngs, **widths))
 
 
-def stack(remat, config=Block(heads=2), depth=3):
+def stack(remat, depth=3, **fields):
+    config = Block(heads=2, **fields)
     return filled(lambda rngs: Stack(8, depth, config, remat=remat, dtype=FLOAT, rngs=rngs))
 
 
@@ -91,7 +92,7 @@ def test_a_residual_adds_the_queries_and_needs_their_width():
     for actual, expected in zip(*run(with_residual, without), strict=True):
         close(actual, expected)
     narrow = cross(Block(residual=False), out_channels=4)
-    assert nnx.eval_shape(lambda: narrow(X, Tokens(KEYS))).shape == (2, 5, 4)
+    assert jax.eval_shape(lambda: narrow(X, Tokens(KEYS))).shape == (2, 5, 4)
     with pytest.raises(ConfigError, match="queries 8 and output 4"):
         cross(Block(), out_channels=4)
 
@@ -149,17 +150,6 @@ def test_a_stack_is_its_layers_one_after_another():
     expected, masked, unmasked = run(module)
     close(masked, expected)
     assert not np.allclose(unmasked, expected, atol=1e-3)
-
-
-def test_recomputing_changes_neither_values_nor_gradients():
-    config, key = Block(heads=2, dropout=0.2), jax.random.key(0)
-
-    def loss(module):
-        return (module(X, key=key) ** 2).sum()
-
-    both = [nnx.jit(nnx.value_and_grad(loss))(stack(remat, config, depth=2)) for remat in (False, True)]
-    for kept, recomputed in zip(*(jax.tree.leaves(part) for part in both), strict=True):
-        close(recomputed, kept)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():

@@ -138,9 +138,9 @@ def test_only_known_types_are_built():
 
 
 def test_preprocessing_may_neither_repeat_nor_invent():
-    with pytest.raises(ConfigError, match="config.encoder: expected an object in both files"):
+    with pytest.raises(ConfigError, match=r"config\.encoder: expected an object in both files"):
         merge({"encoder": 1}, {"encoder": {"x": 1}})
-    with pytest.raises(ConfigError, match="config.a.b: given twice"):
+    with pytest.raises(ConfigError, match=r"config\.a\.b: given twice"):
         merge({"a": {"b": 1}}, {"a": {"b": 2}})
     with pytest.raises(ConfigError, match="has no field 'colour'"):
         read(merge(network_json(tiny_config()), {"colour": "red"}))

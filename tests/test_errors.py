@@ -19,7 +19,7 @@ def test_a_present_package_is_returned():
 def test_a_place_is_put_in_front_of_input_errors_only():
     with pytest.raises(InputError, match=r"^inputs\['image'\]: too big$"), naming("inputs['image']"):
         raise InputError("too big")
-    with pytest.raises(ConfigError, match="^as it was$"), naming("inputs['image']"):
+    with pytest.raises(ConfigError, match=r"^as it was$"), naming("inputs['image']"):
         raise ConfigError("as it was")
 
 

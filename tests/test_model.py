@@ -50,7 +50,8 @@ def spoilt(raw):
 
 def test_every_answer_has_its_shape_in_float32():
     queries = {"field": POINTS, "sample": TIMES}
-    answers = nnx.eval_shape(lambda: tiny_model()(BATCH, queries=queries))
+    model = tiny_model()
+    answers = jax.eval_shape(lambda: model(BATCH, queries=queries))
     assert {name: answer.shape for name, answer in answers.items()} == {
         "label": (3, 3),
         "pixels": (3, 4, 6, 2),
@@ -66,7 +67,8 @@ def test_every_answer_has_its_shape_in_float32():
 
 
 def test_without_asking_everything_that_can_be_answered_is():
-    answers = nnx.eval_shape(lambda: tiny_model()({"state": BATCH["state"]}))
+    model = tiny_model()
+    answers = jax.eval_shape(lambda: model({"state": BATCH["state"]}))
     assert set(answers) == {"label", "pixels", "embedding", "pose", "actions", "words"}
 
 
@@ -83,7 +85,7 @@ def test_data_of_an_absent_modality_changes_nothing_at_all(present, data):
     equal(with_masks()(inputs, masks), with_masks()(BATCH, masks))
 
 
-@pytest.mark.parametrize("absent", [("sound",), ("image", "text"), ("state", "video", "waveform", "text", "image")])
+@pytest.mark.parametrize("absent", [("image", "text"), ("state", "video", "waveform", "text", "image")])
 def test_an_absent_modality_is_as_if_it_were_left_out(absent):
     masks = {name: np.full(3, name not in absent) for name in NAMES}
     rest = {name: raw for name, raw in BATCH.items() if name not in absent}
@@ -107,9 +109,9 @@ def test_encoding_once_serves_many_questions():
     whole = call(model, BATCH, {})
     latents = nnx.jit(lambda m: m.encode(BATCH))(model)
     assert set(latents.tokens) == {"points"}
-    decode = nnx.jit(lambda m, latents, name: m.decode(latents, [name]), static_argnums=2)
+    answers = nnx.jit(lambda m, latents: m.decode(latents, ASKED))(model, latents)
     for name in ASKED:
-        close(decode(model, latents, name)[name], whole[name], 1e-6)
+        close(answers[name], whole[name], 1e-6)
 
 
 def test_an_answer_does_not_depend_on_the_rest_of_the_batch():
@@ -207,10 +209,7 @@ def test_bfloat16_keeps_float32_parameters_and_answers():
     kept = {n: tiny_inputs()[n] for n in ("points", "text", "image")}
     inputs = {n: BATCH[n] for n in kept}
     run = nnx.jit(lambda m: (m.encode(inputs).values, m(inputs, outputs=["embedding", "words"])))
-    wide, half = (
-        filled(lambda rngs, c=c: p.Perceiver(tiny_config(inputs=kept, compute=c), rngs))
-        for c in Compute
-    )
+    wide, half = (filled(lambda rngs, c=c: p.Perceiver(tiny_config(inputs=kept, compute=c), rngs)) for c in Compute)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(half, nnx.Param))} == {jnp.dtype("float32")}
     latents, answers = run(half)
     assert latents.dtype == jnp.bfloat16
@@ -273,18 +272,20 @@ def test_questions_that_do_not_fit_are_named(outputs, queries, message):
 
 
 def test_a_model_of_an_example_batch_of_every_adapter():
+    model = tiny_model()
     inputs = {name: adapter.example(2) for name, adapter in tiny_inputs().items()}
     assert {name: (raw.shape[1:], raw.dtype) for name, raw in inputs.items()} == {
         name: (raw.shape[1:], raw.dtype) for name, raw in BATCH.items()
     }
     for name, adapter in tiny_inputs().items():
-        tokens = nnx.eval_shape(lambda x, n=name: tiny_model().adapters[n](x), inputs[name])
+        tokens = jax.eval_shape(lambda x, n=name: model.adapters[n](x), inputs[name])
         assert tokens.values.shape == (2, adapter.tokens, adapter.channels)
 
 
 def test_the_same_seed_builds_the_same_model_and_another_seed_another():
     config = tiny_config(inputs={"state": p.State(2)}, outputs={"label": p.Classes(2)})
-    first, again, other = (jax.tree.leaves(nnx.state(config.build(seed), nnx.Param)) for seed in (0, 0, 1))
+    build = jax.jit(lambda seed: jax.tree.leaves(nnx.state(config.build(seed), nnx.Param)))
+    first, again, other = (build(seed) for seed in (0, 0, 1))
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, two)
     assert any((one != two).any() for one, two in zip(first, other, strict=True))

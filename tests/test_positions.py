@@ -47,7 +47,7 @@ def test_fourier_features_are_raw_then_sines_then_cosines_axis_by_axis():
     np.testing.assert_allclose(features(Fourier(2), (4, 8))(x), expected, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.data())
 def test_single_cells_are_the_rows_of_the_grid_bit_for_bit(shape, data):
     whole = np.asarray(grid(shape))
@@ -93,8 +93,9 @@ def test_a_learned_table_gives_one_row_to_each_cell_in_order():
 
 def test_a_learned_table_answers_another_grid_with_the_nearest_rows():
     module = features(Learned(5), (5,))
-    np.testing.assert_array_equal(module(grid((3,))), module.table[...][np.array([0, 2, 4])])
-    np.testing.assert_array_equal(module(jnp.array([[-9.0], [9.0]])), module.table[...][np.array([0, 4])])
+    table = np.asarray(module.table[...])
+    rows = jax.jit(lambda x: module(x))(np.float32([[-1.0], [0.0], [1.0], [-9.0], [9.0], [0.4]]))
+    np.testing.assert_array_equal(rows, table[[0, 2, 4, 0, 4, 3]])
     with pytest.raises(InputError, match="1 axes, got 2"):
         module(jnp.zeros((3, 2)))
 

@@ -123,7 +123,7 @@ def test_a_damaged_manifest_is_refused(folder, content, message):
         (lambda t: t.update(colour="red"), "config.json: PerceiverConfig has no field 'colour'"),
         (lambda t: t["encoder"].update(type="Encodr"), r"config.json.encoder: unknown type 'Encodr'; did you mean"),
         (lambda t: t.update(modality_dropout=float("nan")), "config.json.modality_dropout: expected a finite number"),
-        (lambda t: t.pop("inputs"), "config.json: PerceiverConfig lacks the field 'inputs'|given"),
+        (lambda t: t["encoder"].pop("depth"), "config.json.encoder: Encoder lacks the field 'depth'"),
     ],
 )
 def test_a_config_that_is_not_understood_is_refused(folder, change, message):
@@ -135,21 +135,21 @@ def test_a_config_that_is_not_understood_is_refused(folder, change, message):
 @pytest.mark.parametrize("content", [b"{", b"1" * 5000, b"\xff\xfe"], ids=["cut", "digits", "not text"])
 def test_a_config_that_is_not_json_is_refused(folder, content):
     resealed(folder, "config.json", content)
-    with pytest.raises(InputError, match="config.json: not JSON"):
+    with pytest.raises(InputError, match=r"config\.json: not JSON"):
         p.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08\0\0\0\0\0\0\0{bad]", b"\xff" * 40], ids=["empty", "header", "length"])
 def test_weights_that_are_not_safetensors_are_refused(folder, content):
     resealed(folder, "model.safetensors", content)
-    with pytest.raises(InputError, match="model.safetensors: "):
+    with pytest.raises(InputError, match=r"model\.safetensors: "):
         p.from_pretrained(folder)
 
 
 def test_weights_of_a_dtype_that_numpy_lacks_are_refused(folder):
     header = json.dumps({"x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
     resealed(folder, "model.safetensors", len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(InputError, match="model.safetensors"):
+    with pytest.raises(InputError, match=r"model\.safetensors"):
         p.from_pretrained(folder)
 
 
@@ -173,18 +173,20 @@ def test_all_disagreements_between_weights_and_config_are_listed_at_once(folder)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(InputError, match="expected a model folder .*, there is none"):
+    with pytest.raises(InputError, match=r"expected a model folder .*, there is none"):
         p.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(InputError, match="but it has no MANIFEST.json"):
+    with pytest.raises(InputError, match=r"but it has no MANIFEST\.json"):
         p.from_pretrained(tmp_path)
 
 
 def test_a_model_folder_is_replaced_as_a_whole(folder):
     (folder / "left over").write_text("")
-    small_model(seed=1).save(folder)
+    other = small_model(seed=1)
+    other.save(folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
-    for name, value in parameters(p.from_pretrained(folder)).items():
-        np.testing.assert_array_equal(value, parameters(small_model(seed=1))[name])
+    after = parameters(p.from_pretrained(folder))
+    for name, value in parameters(other).items():
+        np.testing.assert_array_equal(after[name], value)
     assert list(folder.parent.iterdir()) == [folder]
 
 

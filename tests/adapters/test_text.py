@@ -139,7 +139,7 @@ def test_ids_with_gaps_have_a_row_each():
 
 
 def test_a_broken_tokenizer_is_refused():
-    with pytest.raises(ConfigError, match="not the content of a tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"not the content of a tokenizer\.json"):
         p.Subwords(4, '{"version": "1.0"}')
 
 
