@@ -12,11 +12,11 @@ import numpy as np
 from flax import nnx
 
 from perceiver.adapters.base import Adapter
-from perceiver.adapters.text import TextTokens
+from perceiver.adapters.text import Text, TextTokens
 from perceiver.attention import split_key
 from perceiver.config import freeze, suggestion
 from perceiver.decoders.decoder import Output
-from perceiver.decoders.heads import Head
+from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError, InputError, naming
 from perceiver.tokens import Tokens, concatenate
@@ -75,6 +75,11 @@ class PerceiverConfig:
         outputs = {n: Output(out) if isinstance(out, Head) else out for n, out in self.outputs.items()}
         object.__setattr__(self, "inputs", freeze(self.inputs))
         object.__setattr__(self, "outputs", freeze(outputs))
+        for name, output in outputs.items():
+            tied = output.head.tied_to if isinstance(output.head, TokenLogits) else None
+            if tied is not None and not isinstance(self.inputs.get(tied), Text):
+                texts = [n for n, adapter in self.inputs.items() if isinstance(adapter, Text)]
+                raise ConfigError(f"outputs[{name!r}].tied_to: no text input {tied!r}; {suggestion(tied, texts)}")
         if self.modality_padding < 0:
             raise ConfigError(f"modality_padding must be at least 0, got {self.modality_padding}")
         if not 0.0 <= self.modality_dropout < 1.0:

@@ -77,9 +77,9 @@ def in_batches(samples: Sequence[Sample], batch: int) -> Iterator[tuple[Batch, i
         yield stack(part), min(batch, len(samples) - start)
 
 
-def stack(samples: Sequence[Sample]) -> Batch:
+def stack(samples: Sequence[Any]) -> Any:
     """Stack the leaves of equal trees."""
     first = samples[0]
     if isinstance(first, Mapping):
-        return {name: stack([sample[name] for sample in samples]) for name in first}  # type: ignore[return-value]
-    return np.stack([np.asarray(sample) for sample in samples])  # type: ignore[return-value]
+        return {name: stack([sample[name] for sample in samples]) for name in first}
+    return np.stack([np.asarray(sample) for sample in samples])

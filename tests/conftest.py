@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def data_root() -> Path:
     """The folder of the real datasets; tests that need one are skipped where there is none."""
     project = Path(__file__).parent.parent
-    places = [project / "data" / "files", project.parent / "shared" / "data"]
+    places = [project / "data" / "files", *sorted(project.parent.glob("*/data"))]
     if os.environ.get("PERCEIVER_DATA"):
         places.insert(0, Path(os.environ["PERCEIVER_DATA"]))
     found = next((place for place in places if (place / "fsdd").is_dir()), None)

@@ -16,7 +16,7 @@ from perceiver import viz
 from perceiver.errors import InputError
 from perceiver.model import parameter_count
 from perceiver.saving import dump, from_pretrained, read_json
-from perceiver.training.experiment import Experiment
+from perceiver.training.experiment import Experiment, Scores
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log
 
@@ -47,6 +47,7 @@ def run(
         place = workdir / name.replace(" ", "_")
         ended = fit(companion, place)
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
+        companions[name]["gained_together"] = gains(report["test"], companions[name]["test"])
     report |= {
         "companions": companions,
         "seconds": round(outcome.seconds + time.perf_counter() - started, 1),
@@ -79,6 +80,12 @@ def scores(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     }
 
 
+def gains(whole: Scores, companion: Scores) -> dict[str, float]:
+    """What the main experiment's test figures have over a companion's, for the figures that both have."""
+    ours, theirs = flat(whole), flat(companion)
+    return {name: ours[name] - theirs[name] for name in theirs if name in ours}
+
+
 def claim(name: str, workdir: Path, arguments: Mapping[str, Any]) -> None:
     """Note what a folder is used for, or see that it is used for the same thing.
 
@@ -86,7 +93,7 @@ def claim(name: str, workdir: Path, arguments: Mapping[str, Any]) -> None:
         InputError: the folder belongs to another experiment, or to other arguments; lists the differences.
     """
     path = workdir / "experiment.json"
-    mine = {"name": name, "arguments": {k: _plain(v) for k, v in arguments.items()}}
+    mine: dict[str, Any] = {"name": name, "arguments": {k: _plain(v) for k, v in arguments.items()}}
     if not path.is_file():
         path.write_bytes(dump(mine))
         return
@@ -152,9 +159,10 @@ def markdown(report: Mapping[str, Any], workdir: Path) -> str:
         if name != "untrained":
             lines += _table(f"Control: {name.replace('_', ' ')}", control)
     for name, companion in report["companions"].items():
-        lines += _table(
-            f"Beside it: {name} ({companion['seconds']} s)", companion["test"], companion["control"]["untrained"]
-        )
+        title = f"Beside it: {name} ({companion['seconds']} s)"
+        lines += _table(title, companion["test"], companion["control"]["untrained"])
+        if companion["gained_together"]:
+            lines += _table(f"{report['name']} minus {name}", companion["gained_together"])
     pictures = sorted(path.name for path in workdir.glob("*.png"))
     lines += [f"![{name}]({name})\n" for name in pictures]
     lines += ["Arguments: " + ", ".join(f"`{n}={v}`" for n, v in report["arguments"].items()), ""]

@@ -168,7 +168,7 @@ def test_checkpoints_of_another_model_are_refused_with_what_differs(tmp_path):
 
 
 def test_a_missing_best_figure_is_an_error_that_lists_what_there_is(tmp_path):
-    with pytest.raises(InputError, match="accuracy.*'miou'"):
+    with pytest.raises(InputError, match=r"accuracy.*'miou'"):
         fit(tiny_experiment(best="miou"), tmp_path)
 
 
