@@ -172,10 +172,9 @@ def pictures(model: Perceiver, folder: Path, split: dataset.Split) -> None:
     first = [int(np.flatnonzero(split.labels == digit)[0]) for digit in range(10)]
     images = split.images[first]
     answers = ask(model, {"image": images})
-    found = [TEXTS[i][2] for i in (answers["embedding"] @ name_embeddings(model).T).argmax(axis=1)]
-    found = [
-        name if name.isascii() or name.encode("latin-1", "ignore").decode("latin-1") == name else "·" for name in found
-    ]
+    latin = [i for i, (_, _, name) in enumerate(TEXTS) if ord(max(name)) < 0x250]  # what the plot's font can draw
+    nearest = (answers["embedding"] @ name_embeddings(model)[latin].T).argmax(axis=1)
+    found = [TEXTS[latin[i]][2] for i in nearest]
     rows = {"scan": images / 255.0, "decoded": answers["image"], "error": np.abs(answers["image"] - images / 255.0)}
     classes = [f"{label}\n{name}" for label, name in zip(answers["label"].argmax(axis=1), found, strict=True)]
     viz.image_rows(rows, folder / "reconstructions.png", classes, "Test scans, decoded from the latents pixel by pixel")

@@ -54,6 +54,7 @@ INPUTS = {
         position=Fourier(bands=16),
         mean=(-4.0,),
         std=(4.0,),
+        loudness=0.1,
     ),
     "points": Points(
         POINTS,
@@ -63,6 +64,7 @@ INPUTS = {
         position=Fourier(bands=8, max_resolution=(20.0, 20.0, 40.0), concatenate=False),
         mean=(800.0, 1.2, 1.5),
         std=(500.0, 0.5, 0.8),
+        recentre=True,
     ),
     "text": Bytes(96, width=64),
 }
@@ -126,14 +128,13 @@ def see_image(item: tuple[np.ndarray, int], rng: np.random.Generator | None) -> 
 
 
 def hear(item: fsdd.Recording, rng: np.random.Generator | None) -> Seen:
-    """A recording at one loudness; in training at another speed, shifted, with a little noise."""
+    """A recording; in training at another speed, shifted, with a little noise."""
     wave = item.wave
     if rng is not None:
         wave = np.interp(np.arange(0, len(wave) - 1, rng.uniform(0.85, 1.15)), np.arange(len(wave)), wave)
         wave = np.concatenate([np.zeros(rng.integers(0, 800)), wave])
         wave = wave + rng.normal(size=len(wave)) * wave.std() * rng.uniform(0, 0.05)
-    wave = (wave / (10 * wave.std() + 1e-6)).astype(np.float32)
-    raw, mask = INPUTS["audio"].load(wave)
+    raw, mask = INPUTS["audio"].load(wave.astype(np.float32))
     return raw, mask, np.int32(item.digit)
 
 

@@ -24,10 +24,13 @@ class Sound(Adapter):
 
     A clip may be shorter than the budget, as an array or by its mask; silence is put behind it and masked, so that
     padding changes nothing. Mask: [b] for presence or [b, n] for single samples.
+
+    loudness: root mean square that `load` brings every clip to; None leaves clips as they are.
     """
 
     samples: int
     sample_rate: int
+    loudness: float | None
 
     def example(self, batch: int) -> jax.ShapeDtypeStruct:
         """See Adapter."""
@@ -45,6 +48,8 @@ class Sound(Adapter):
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")
         wave = wave[: self.samples].astype(np.float32)
+        if self.loudness is not None:
+            wave = wave * np.float32(self.loudness / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-6))
         return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
 
     def full(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:
@@ -73,6 +78,7 @@ class Waveform(Sound):
     patch: int = 16
     project: int | None = None
     position: Position = Fourier(bands=32)
+    loudness: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.patch < 1 or self.samples % self.patch:
@@ -128,6 +134,7 @@ class LogMel(Sound):
     position: Position = Fourier(bands=32)
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
+    loudness: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if self.sample_rate != self.spectrogram.sample_rate:

@@ -152,10 +152,15 @@ class _Session:
             final = self.done == last
             if self.done % log_every == 0 or final:
                 self._report(means.take(self.experiment.batch), log, bar)
+            validate = self.done % self.experiment.validate_every == 0 or self.done == self.experiment.steps
+            save = self.done % self.experiment.checkpoint_every == 0 or final
+            if not (validate or save):
+                continue
+            jax.block_until_ready(self.state.step)  # so that steps under way count as training, not as pause
             with means.pause():
-                if self.done % self.experiment.validate_every == 0 or self.done == self.experiment.steps:
+                if validate:
                     self._validate(log, bar)
-                if self.done % self.experiment.checkpoint_every == 0 or final:
+                if save:
                     self._save()
 
     def _report(self, values: dict[str, float], log: Log, bar: Bar) -> None:

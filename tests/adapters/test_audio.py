@@ -121,3 +121,12 @@ def test_samples_and_files_are_cut_or_padded_to_the_budget(kind, tmp_path):
 def test_a_source_that_does_not_fit_is_refused(source, message):
     with pytest.raises(InputError, match=message):
         WAVEFORM.load(source)
+
+
+def test_load_brings_every_clip_to_the_declared_loudness_and_leaves_silence_silent():
+    adapter = p.Waveform(1600, sample_rate=8000, loudness=0.1)
+    tone = np.sin(np.arange(800) / 3).astype(np.float32)
+    for gain in (0.01, 0.5):
+        wave, mask = adapter.load(gain * tone)
+        assert np.sqrt(np.mean(wave[mask] ** 2)) == pytest.approx(0.1, rel=1e-4)
+    assert not np.any(adapter.load(np.zeros(800, np.float32))[0])
