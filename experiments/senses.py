@@ -5,6 +5,10 @@
 A sample has all four sensors, each present half of the time, as on a robot whose sensors come and go: one encode over
 whatever is there, then a digit class for the scan, a digit class for the sound, a class for every laser point and an
 intent for the question. Beside it, the same model trained on each sense alone.
+
+Two CPU cores, seed 0: 690 s, half of it for the joint model. Test accuracy together / alone / logistic regression /
+chance: scan 97.1 / 98.2 / 96.4 / 10 %, sound 99.0 / 99.0 / 97.5 / 10 %, points 88.1 / 88.0 / 74.1 / 42 % (mIoU 0.639 /
+0.645), intent 37.2 / 49.5 / 84.6 / 1.3 %. Text pays for company: in this budget it sees four epochs of its data.
 """
 
 import dataclasses
@@ -32,10 +36,11 @@ from perceiver import (
     PerceiverConfig,
     Points,
     Spectrogram,
+    viz,
 )
 from perceiver.adapters.base import pad_to
 from perceiver.augment import shift_and_turn, turn_about_vertical
-from perceiver.inference import ask_all
+from perceiver.inference import ask, ask_all
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import Batch, Sample, together, training_stream
 from perceiver.spectrogram import Log
@@ -227,6 +232,17 @@ def figures(sense: str, answers: Mapping[str, np.ndarray], parts: Sequence[Seen]
     return scores
 
 
+def pictures(model: Perceiver, folder: Path, crops: Sequence[ign_lidarhd.Crop]) -> None:
+    """surfaces.png: four squares of the test tile with the most classes, as classified by people and by the model."""
+    chosen = sorted(crops, key=lambda crop: -len(np.unique(crop.labels)))[:4]
+    seen = [scan(crop, None) for crop in chosen]
+    raw, mask, labels = (np.stack(part) for part in zip(*seen, strict=True))
+    found = ask(model, {"points": raw}, {"points": mask}, ["surface"])["surface"].argmax(axis=-1)
+    rows = {"labelled": labels, "found": np.where(labels >= 0, found, -1)}
+    names = tuple(ign_lidarhd.CLASSES.values())
+    viz.classified_points(raw[..., :3], rows, names, folder / "surfaces.png", "Squares of the test tile, from the side")
+
+
 def mean_iou(found: np.ndarray, labels: np.ndarray) -> float:
     """Mean over classes of intersection over union."""
     overlaps = []
@@ -342,6 +358,7 @@ def _experiment(
         validate=lambda m: _headline(evaluate(m, by_split["validation"])),
         best="mean_accuracy",
         test=lambda m: evaluate(m, by_split["test"]),
+        pictures=lambda m, folder: pictures(m, folder, items["points"]["test"]) if "points" in items else None,
         baselines=(lambda: baselines(items)) if len(chosen) > 1 else dict,
         ema=0.99,
         validate_every=max(steps // 5, 1),

@@ -81,6 +81,34 @@ def attention_over_image(images: np.ndarray, weights: np.ndarray, path: Path, ti
     fig.savefig(path, dpi=130)
 
 
+def classified_points(
+    points: np.ndarray, rows: Mapping[str, np.ndarray], names: Sequence[str], path: Path, title: str = ""
+) -> None:
+    """Draw point clouds from the side, coloured by class, one row for each labelling.
+
+    points: [k, n, 3] metres. rows: labels [k, n] by row name, -1 for points to leave out. names: of the classes.
+    """
+    count = len(points)
+    fig = figure(2.6 * count + 1.2, 1.9 * len(rows) + 0.9)
+    marks: list[Any] = []
+    for down, (row, labels) in enumerate(rows.items()):
+        for across in range(count):
+            axes = fig.add_subplot(len(rows), count, down * count + across + 1)
+            for number in range(len(names)):
+                chosen = points[across][labels[across] == number]
+                mark = axes.scatter(chosen[:, 0], chosen[:, 2], s=4, color=f"C{number}")
+                marks.append(mark)
+            axes.set_aspect("equal")
+            axes.tick_params(labelsize=7)
+            if across == 0:
+                axes.set_ylabel(f"{row}\nheight, m", fontsize=8)
+            if down == len(rows) - 1:
+                axes.set_xlabel("x, m", fontsize=8)
+    fig.legend(marks[: len(names)], names, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=3)
+    fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=110)
+
+
 def _show(axes: Any, image: np.ndarray) -> None:
     grey = image.shape[-1] == 1
     axes.imshow(np.clip(image[..., 0] if grey else image, 0.0, 1.0), cmap="gray_r" if grey else None, vmin=0, vmax=1)

@@ -24,6 +24,17 @@ def test_rows_of_images_grow_with_their_count(tmp_path, channels):
     assert heights[1] > heights[0]
 
 
+def test_points_are_coloured_by_class_and_unlabelled_ones_left_out(tmp_path):
+    points = np.random.default_rng(0).uniform(-5, 5, (2, 40, 3))
+    none, some = np.full((2, 40), -1), np.arange(80).reshape(2, 40) % 3
+    pictures = []
+    for name, labels in (("none", none), ("some", some)):
+        viz.classified_points(points, {"found": labels}, ("a", "b", "c"), tmp_path / f"{name}.png")
+        pictures.append(read_image(tmp_path / f"{name}.png", channels=3))
+    ink = [(picture.min(axis=-1) < 200).mean() for picture in pictures]
+    assert ink[1] > ink[0] + 0.002
+
+
 def test_attention_shows_where_the_weight_is(tmp_path):
     images = np.zeros((1, 8, 8, 1))
     left, right = np.zeros((2, 1, 2, 8, 8))
