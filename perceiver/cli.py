@@ -16,13 +16,13 @@ import tyro
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from tyro.conf import Positional
 
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
 
-Positional = tyro.conf.Positional
 USAGE = """\
 perceiver: one JAX model for any sensor.
 
@@ -324,7 +324,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         """
         from perceiver.answers import predict
 
-        given = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(sources)}  # type: ignore[arg-type]
+        given = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(sources)}
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             options = ", ".join(f"--{name}" for name in kinds)
