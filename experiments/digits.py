@@ -182,10 +182,8 @@ def pictures(model: Perceiver, folder: Path, split: dataset.Split) -> None:
     classes = [f"{label}\n{name}" for label, name in zip(answers["label"].argmax(axis=1), found, strict=True)]
     viz.image_rows(rows, folder / "reconstructions.png", classes, "Test scans, decoded from the latents pixel by pixel")
     weights = look(model, {"image": images})["image"].mean(axis=1).reshape(10, -1, 8, 8)
-    strongest = np.argsort(-weights.std(axis=(0, 2, 3)))[:8]
-    viz.attention_over_image(
-        images / 255.0, weights[:, strongest], folder / "attention.png", [str(d) for d in range(10)]
-    )
+    shown = sorted(int(i) for i in np.argsort(-weights.std(axis=(0, 2, 3)))[:8])  # those that choose most
+    viz.attention_over_image(images / 255.0, weights, shown, folder / "attention.png", [str(d) for d in range(10)])
 
 
 def _share(hits: np.ndarray) -> float:

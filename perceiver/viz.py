@@ -56,27 +56,30 @@ def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str]
     fig.savefig(path, dpi=130)
 
 
-def attention_over_image(images: np.ndarray, weights: np.ndarray, path: Path, titles: Sequence[str]) -> None:
+def attention_over_image(
+    images: np.ndarray, weights: np.ndarray, shown: Sequence[int], path: Path, titles: Sequence[str]
+) -> None:
     """Draw where latents look.
 
-    images: [n, h, w, c] in [0, 1]. weights: [n, latents, h, w]. One row per image: the image, the mean over all
-    latents, then single latents.
+    images: [n, h, w, c] in [0, 1]. weights: [n, latents, h, w]. shown: numbers of the latents to draw singly.
+    One row per image: the image, the mean over all latents, then the single ones.
     """
-    count, latents = weights.shape[:2]
-    fig = figure(0.9 * (latents + 2) + 0.6, 1.0 * count + 0.8)
-    for row in range(count):
-        for column in range(latents + 2):
-            axes = fig.add_subplot(count, latents + 2, row * (latents + 2) + column + 1)
+    columns = len(shown) + 2
+    fig = figure(0.9 * columns + 0.6, 1.0 * len(images) + 0.8)
+    heads = ["input", "all latents", *[f"latent {number}" for number in shown]]
+    for row, image in enumerate(images):
+        for column, head in enumerate(heads):
+            axes = fig.add_subplot(len(images), columns, row * columns + column + 1)
             if column == 0:
-                _show(axes, images[row])
+                _show(axes, image)
                 axes.set_ylabel(titles[row], rotation=0, ha="right", va="center", fontsize=9)
             else:
-                seen = weights[row].mean(axis=0) if column == 1 else weights[row, column - 2]
+                seen = weights[row].mean(axis=0) if column == 1 else weights[row, shown[column - 2]]
                 axes.imshow(seen, cmap="magma")
                 axes.set_xticks([])
                 axes.set_yticks([])
             if row == 0:
-                axes.set_title(["input", "all latents"][column] if column < 2 else f"latent {column - 2}", fontsize=8)
+                axes.set_title(head, fontsize=8)
     fig.suptitle("Where the latents look (brighter: more weight; each picture on its own scale)", fontsize=10)
     fig.savefig(path, dpi=130)
 

@@ -41,6 +41,6 @@ def test_attention_shows_where_the_weight_is(tmp_path):
     left[..., 0], right[..., -1] = 1, 1
     pictures = []
     for name, weights in (("left", left), ("right", right)):
-        viz.attention_over_image(images, weights, tmp_path / f"{name}.png", ["0"])
+        viz.attention_over_image(images, weights, [0], tmp_path / f"{name}.png", ["0"])
         pictures.append(read_image(tmp_path / f"{name}.png", channels=3))
     assert not np.array_equal(*pictures)
