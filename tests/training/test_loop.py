@@ -6,7 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver import Block, Classes, ConfigError, Encoder, Fourier, Image, InputError, PerceiverConfig, from_pretrained
+from perceiver import (
+    Block,
+    Classes,
+    Compute,
+    ConfigError,
+    Encoder,
+    Fourier,
+    Image,
+    InputError,
+    PerceiverConfig,
+    from_pretrained,
+)
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import iterate, training_stream
 from perceiver.training.checkpoints import Checkpoints
@@ -17,13 +28,14 @@ from perceiver.training.optimizers import adamw, lamb, warmup_cosine
 STEPS = 4
 
 
-def tiny_experiment(*, channels=16, optimizer=None, ema=0.9, poison=None, **changes):
+def tiny_experiment(*, channels=16, compute=Compute.FLOAT32, optimizer=None, ema=0.9, poison=None, **changes):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 4, 4, 1), np.float32), rng.integers(0, 3, 40).astype(np.int32)
     config = PerceiverConfig(
         inputs={"image": Image((4, 4, 1), position=Fourier(2))},
         encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2)),
         outputs={"label": Classes(3)},
+        compute=compute,
     )
 
     def sample(index, rng):
@@ -119,6 +131,16 @@ def test_a_run_compiles_its_step_once(tmp_path):
     outcome = fit(tiny_experiment(steps=6), tmp_path)
     assert outcome.compilations == 1
     assert outcome.step == 6
+
+
+def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
+    experiment = tiny_experiment(compute=Compute.BFLOAT16)
+    fit(experiment, tmp_path)
+    trainer, batch = Trainer(experiment), next(iterate(experiment.batches))
+    state = final_state(experiment, tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype(jnp.float32)}
+    assert "bf16" in trainer.step.lower(state, batch).as_text()
+    assert all(np.isfinite(line["loss"]) for line in log_without_rates(tmp_path) if line["group"] == "train")
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
