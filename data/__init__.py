@@ -1,0 +1,1 @@
+"""Datasets, one file each: origin, licence, splits. Not installed; used from the repository's root."""
