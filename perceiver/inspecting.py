@@ -1,5 +1,6 @@
 """Tables about a model and its runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,15 +77,8 @@ def _attention(config: PerceiverConfig, batch: int) -> Table:
     row("latents", encoder.latent, encoder.latents, encoder.latents, encoder.channels)
     for name, output in config.outputs.items():
         source = config.inputs.get(output.asked.source or "")
-        count = output.chunk or _count(output.asked.shape) or (1 if source is None else source.tokens)
+        shape = output.asked.shape
+        whole = math.prod(shape) if shape is not None else 1 if source is None else source.tokens
+        count = output.chunk or whole
         row(f"latents → {name}", output.cross, count, encoder.latents, encoder.channels)
     return table
-
-
-def _count(shape: tuple[int, ...] | None) -> int | None:
-    if shape is None:
-        return None
-    count = 1
-    for axis in shape:
-        count *= axis
-    return count
