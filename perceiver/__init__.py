@@ -9,8 +9,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "perceiver.adapters": ("Bytes", "Image", "LogMel", "Points", "State", "Subwords", "Video", "Waveform"),
+    "perceiver.adapters": (
+        "Bytes",
+        "FramePair",
+        "Image",
+        "Label",
+        "LogMel",
+        "Points",
+        "State",
+        "Subwords",
+        "Vectors",
+        "Video",
+        "Waveform",
+    ),
     "perceiver.attention": ("Activation", "Block"),
+    "perceiver.convolutions": ("ConvStem",),
     "perceiver.decoders": (
         "AtPoints",
         "AtTimes",
@@ -18,20 +31,29 @@ _HOMES = {
         "Classes",
         "Dense",
         "Embedding",
+        "Flow",
         "FromTokens",
         "Grid",
         "Output",
+        "Pooled",
         "Regression",
         "Slots",
+        "SoundPatches",
         "TokenLogits",
+        "Trunk",
+        "WithInput",
     ),
     "perceiver.encoder": ("Encoder",),
     "perceiver.errors": ("ConfigError", "InputError", "MissingExtraError"),
     "perceiver.model": ("Compute", "Latents", "Perceiver", "PerceiverConfig"),
-    "perceiver.positions": ("Fourier", "Learned"),
-    "perceiver.saving": ("from_pretrained",),
+    "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
+    "perceiver.pretrained": ("from_pretrained",),
     "perceiver.spectrogram": ("Spectrogram",),
     "perceiver.tokens": ("Tokens",),
+    "perceiver.zeroshot": ("classify",),
+    "perceiver.zoo.clip": ("CLIPModel",),
+    "perceiver.zoo.siglip": ("SiglipModel",),
+    "perceiver.zoo.vit": ("ViTForImageClassification",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -49,8 +71,21 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from perceiver.adapters import Bytes, Image, LogMel, Points, State, Subwords, Video, Waveform
+    from perceiver.adapters import (
+        Bytes,
+        FramePair,
+        Image,
+        Label,
+        LogMel,
+        Points,
+        State,
+        Subwords,
+        Vectors,
+        Video,
+        Waveform,
+    )
     from perceiver.attention import Activation, Block
+    from perceiver.convolutions import ConvStem
     from perceiver.decoders import (
         AtPoints,
         AtTimes,
@@ -58,17 +93,26 @@ if TYPE_CHECKING:
         Classes,
         Dense,
         Embedding,
+        Flow,
         FromTokens,
         Grid,
         Output,
+        Pooled,
         Regression,
         Slots,
+        SoundPatches,
         TokenLogits,
+        Trunk,
+        WithInput,
     )
     from perceiver.encoder import Encoder
     from perceiver.errors import ConfigError, InputError, MissingExtraError
     from perceiver.model import Compute, Latents, Perceiver, PerceiverConfig
-    from perceiver.positions import Fourier, Learned
-    from perceiver.saving import from_pretrained
+    from perceiver.positions import Fourier, Learned, Projected, Refined
+    from perceiver.pretrained import from_pretrained
     from perceiver.spectrogram import Spectrogram
     from perceiver.tokens import Tokens
+    from perceiver.zeroshot import classify
+    from perceiver.zoo.clip import CLIPModel
+    from perceiver.zoo.siglip import SiglipModel
+    from perceiver.zoo.vit import ViTForImageClassification

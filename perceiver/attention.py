@@ -49,9 +49,13 @@ class Block:
     qk_channels: total width of queries and keys; None takes the keys' own width in a cross-attention (the choice of
         the released models) and the block's width in a self-attention.
     v_channels: total width of the values; None takes qk_channels.
-    widening: hidden width of the MLP over its input width.
+    widening: hidden width of the MLP over its input width. mlp_channels: that hidden width itself, where it is no
+        multiple; None takes the multiple.
     residual: add the queries to what attention brings (cross-attention only).
     dropout: rate after attention and after the MLP; attention_dropout: rate on the attention weights.
+    mean_when_blind: a query that may look at no key gets the mean of all values, as in Hugging Face's Perceiver,
+        instead of zeros.
+    epsilon: of the layer norms.
     """
 
     heads: int = 1
@@ -62,10 +66,18 @@ class Block:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     activation: Activation = Activation.GELU_TANH
+    mlp_channels: int | None = None
+    mean_when_blind: bool = False
+    epsilon: float = EPSILON
 
     def __post_init__(self) -> None:
-        if self.heads < 1 or self.widening < 1:
-            raise ConfigError(f"heads and widening must be at least 1, got {self.heads} and {self.widening}")
+        if self.heads < 1 or self.widening < 1 or (self.mlp_channels is not None and self.mlp_channels < 1):
+            raise ConfigError(
+                f"heads and widening (and mlp_channels) must be at least 1, got {self.heads} and {self.widening} "
+                f"(and {self.mlp_channels})"
+            )
+        if self.epsilon <= 0.0:
+            raise ConfigError(f"Block.epsilon must be above 0, got {self.epsilon}")
         for name in ("qk_channels", "v_channels"):
             width = getattr(self, name)
             if width is not None and (width < 1 or width % self.heads):
@@ -87,9 +99,9 @@ def split_key(key: jax.Array | None, count: int) -> tuple[Any, ...] | jax.Array:
     return (None,) * count if key is None else jax.random.split(key, count)
 
 
-def layer_norm(channels: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def layer_norm(channels: int, dtype: jnp.dtype, rngs: nnx.Rngs, epsilon: float = EPSILON) -> nnx.LayerNorm:
     """Layer norm with float32 statistics whatever the compute dtype; variance in two passes as in the references."""
-    return nnx.LayerNorm(channels, epsilon=EPSILON, dtype=dtype, use_fast_variance=False, rngs=rngs)
+    return nnx.LayerNorm(channels, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
 class Attention(nnx.Module):
@@ -112,6 +124,7 @@ class Attention(nnx.Module):
                 raise ConfigError(f"{config.heads} heads do not divide the {name} width {width}")
         self.heads = config.heads
         self.dropout = config.attention_dropout
+        self.mean_when_blind = config.mean_when_blind
         self.query = nnx.Linear(q_channels, qk, dtype=dtype, rngs=rngs)
         self.key = nnx.Linear(kv_channels, qk, dtype=dtype, rngs=rngs)
         self.value = nnx.Linear(kv_channels, v, dtype=dtype, rngs=rngs)
@@ -131,6 +144,10 @@ class Attention(nnx.Module):
         if angles is not None:
             q, k = rotate(q, angles[0]), rotate(k, angles[1])
         v = self._heads(self.value(x_kv))
+        if self.mean_when_blind and mask is not None:
+            seen = mask.any(axis=-1, keepdims=True)
+            # A zero query over open keys weighs them all alike, which is the mean.
+            q, mask = jnp.where(jnp.swapaxes(seen, 1, 2), q, 0), mask | ~seen
         attended = attend(q, k, v, mask, dropout=self.dropout, key=key)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
@@ -147,9 +164,10 @@ class Mlp(nnx.Module):
 
     def __init__(self, channels: int, config: Block, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.activation = config.activation
-        self.norm = layer_norm(channels, dtype, rngs)
-        self.widen = nnx.Linear(channels, config.widening * channels, dtype=dtype, rngs=rngs)
-        self.narrow = nnx.Linear(config.widening * channels, channels, dtype=dtype, rngs=rngs)
+        hidden = config.widening * channels if config.mlp_channels is None else config.mlp_channels
+        self.norm = layer_norm(channels, dtype, rngs, config.epsilon)
+        self.widen = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
+        self.narrow = nnx.Linear(hidden, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         """Same shape; the residual is the caller's."""
@@ -173,17 +191,28 @@ class CrossAttend(nnx.Module):
         if config.residual and out != q_channels:
             raise ConfigError(f"a residual needs equal widths, got queries {q_channels} and output {out}")
         self.config = config
-        self.query_norm = layer_norm(q_channels, dtype, rngs)
-        self.key_norm = layer_norm(kv_channels, dtype, rngs)
+        self.query_norm = layer_norm(q_channels, dtype, rngs, config.epsilon)
+        self.key_norm = layer_norm(kv_channels, dtype, rngs, config.epsilon)
         self.attention = Attention(q_channels, kv_channels, out, config, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(out, config, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, queries: Float[Array, "b q c"], tokens: Tokens, *, key: jax.Array | None = None
+        self,
+        queries: Float[Array, "b q c"],
+        tokens: Tokens,
+        *,
+        looking: Bool[Array, "b q"] | None = None,
+        key: jax.Array | None = None,
     ) -> Float[Array, "b q o"]:
-        """[b, q, c] and tokens [b, k, d] to [b, q, o]; masked tokens are not seen."""
+        """[b, q, c] and tokens [b, k, d] to [b, q, o]; masked tokens are not seen.
+
+        looking: False for queries that look at nothing; None lets all look.
+        """
         drop_weights, drop_attended, drop_mlp = split_key(key, 3)
         mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
+        if looking is not None:
+            keys = jnp.ones((1, 1, 1, tokens.values.shape[1]), bool) if mask is None else mask
+            mask = looking[:, None, :, None] & keys
         rate = self.config.dropout
         x = self.attention(self.query_norm(queries), self.key_norm(tokens.values), mask, key=drop_weights)
         x = dropout(x, rate, drop_attended)
@@ -202,7 +231,7 @@ class SelfAttend(nnx.Module):
 
     def __init__(self, channels: int, config: Block, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.norm = layer_norm(channels, dtype, rngs)
+        self.norm = layer_norm(channels, dtype, rngs, config.epsilon)
         self.attention = Attention(channels, channels, channels, config, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(channels, config, dtype=dtype, rngs=rngs)
 

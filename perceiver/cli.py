@@ -1,4 +1,4 @@
-"""The `perceiver` command: train, evaluate, predict, inspect."""
+"""The `perceiver` command: train, evaluate, predict, convert, inspect."""
 
 import dataclasses
 import functools
@@ -29,6 +29,7 @@ perceiver: one JAX model for any sensor.
   perceiver train EXPERIMENT.py     train, or go on training; writes a report
   perceiver evaluate RUN            figures of a trained model on its test split
   perceiver predict MODEL --…       answers about your own files
+  perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
 
 Start with:  perceiver train experiments/digits.py
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": _train,
         "evaluate": _evaluate,
         "predict": _predict,
+        "convert": _convert,
         "inspect": _inspect,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -231,7 +233,8 @@ def evaluate(
         experiment: The experiment's file, where it is not experiments/NAME.py.
         as_json: Print {"test": …} and nothing else on standard output.
     """
-    from perceiver.saving import from_pretrained, read_json
+    from perceiver.pretrained import from_pretrained
+    from perceiver.saving import read_json
     from perceiver.training.report import flat
 
     workdir = run.parent if run.name == "model" and (run.parent / "experiment.json").is_file() else run
@@ -270,35 +273,61 @@ def _predict(words: list[str]) -> None:
     if model is None:
         _parse(_predict_any, words, "predict")
         return
-    from perceiver.saving import from_pretrained
+    from perceiver.pretrained import from_pretrained
 
     loaded = from_pretrained(model)
     _parse(_predict_command(loaded), words, "predict")
 
 
 def _predict_any(model: Positional[Path]) -> None:
-    """Ask a trained model everything it can answer about your own files.
+    """Ask a model everything it can answer about your own files.
 
     Examples:
         perceiver predict runs/digits --help                  what this model takes
         perceiver predict runs/digits --image scan.png
         perceiver predict runs/digits --text sieben --json
+        perceiver predict deepmind/language-perceiver --text "a sentence with [MASK][MASK][MASK] bytes"
+        perceiver predict deepmind/optical-flow-perceiver --frames earlier.png,later.png
+        perceiver predict openai/clip-vit-base-patch32 --image photo.jpg --names cat dog
 
     Args:
-        model: Model folder, or folder of a run.
+        model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
     """
-    raise InputError(f"{model}: expected a model folder")
+    raise InputError(f"{model}: expected a model")
+
+
+_HINTS = {
+    "Bytes": "Text; [MASK] in it is one byte to fill in.",
+    "FramePair": "Two picture files: EARLIER,LATER.",
+    "Image": "Picture file.",
+    "Label": "Class, by number or name.",
+    "LogMel": "Sound file, or a film with sound.",
+    "Points": "Point cloud file.",
+    "Subwords": "Text.",
+    "Vectors": "File .npy of vectors [n, width].",
+    "Video": "Film, animated picture, or a folder of pictures.",
+    "Waveform": "Sound file, or a film with sound.",
+}
 
 
 def _predict_command(loaded: Any) -> Callable[..., None]:
     """A command with one option for each modality of the model."""
-    from perceiver.adapters.text import Text
+    from perceiver.answers import sources_of, takes_names
 
-    kinds = {name: "text" if isinstance(a, Text) else "file" for name, a in loaded.config.inputs.items()}
-    fields = [
-        (name, Annotated[str | None, tyro.conf.arg(help=f"{type(a).__name__}: {kinds[name]}.")], None)
-        for name, a in loaded.config.inputs.items()
+    kinds = sources_of(loaded)
+    hints = {
+        name: _HINTS["Bytes"] if kind == "Bytes" and loaded.config.inputs[name].special else _HINTS.get(kind, kind)
+        for name, kind in kinds.items()
+    }
+    hints |= {
+        name: "Text." for name, kind in kinds.items() if kind == "Bytes" and not loaded.config.inputs[name].special
+    }
+    fields: list[tuple[str, Any, Any]] = [
+        (name, Annotated[str | None, tyro.conf.arg(help=hint)], None) for name, hint in hints.items()
     ]
+    if takes_names(loaded):
+        about = "What there may be in the picture, such as: cat dog."
+        fields.append(("names", Annotated[tuple[str, ...], tyro.conf.arg(help=about)], ()))
     sources = dataclasses.make_dataclass("Sources", fields, frozen=True)
     sources.__doc__ = "What the model is to look at."
 
@@ -308,28 +337,30 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         out: Path = Path("answers"),
         as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     ) -> None:
-        """Ask a trained model everything it can answer about your own files.
+        """Ask a model everything it can answer about your own files.
 
         Examples:
             perceiver predict runs/digits --image scan.png
             perceiver predict runs/digits --text sieben --json
+            perceiver predict openai/clip-vit-base-patch32 --image photo.jpg --names cat dog
 
         Several inputs at once are seen together, as one sample.
 
         Args:
-            model: Model folder, or folder of a run.
+            model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
             inputs: What the model is to look at.
-            out: Folder for decoded pictures and answers.json.
+            out: Folder for decoded pictures, sounds and answers.json.
             as_json: Print the answers as JSON and nothing else on standard output.
         """
         from perceiver.answers import predict
 
         given = {f.name: getattr(inputs, f.name) for f in dataclasses.fields(sources)}
+        names = given.pop("names", ())
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             options = ", ".join(f"--{name}" for name in kinds)
             raise InputError(f"{model}: nothing to look at; give at least one of {options}")
-        answers = predict(loaded, given, out)
+        answers = predict(loaded, given, out, names)
         if as_json:
             print(json.dumps(answers, ensure_ascii=False))
         else:
@@ -357,6 +388,37 @@ def _spell(answer: Any) -> str:
     return str(answer)
 
 
+# --- convert ----------------------------------------------------------------------------------------------------
+
+
+def _convert(words: list[str]) -> None:
+    _parse(convert, words, "convert")
+
+
+def convert(model: Positional[Path], folder: Positional[Path], revision: str | None = None, hub: bool = False) -> None:
+    """Write a model in another layout: published weights as a model folder, or a model for transformers.
+
+    Examples:
+        perceiver convert deepmind/language-perceiver models/language
+        perceiver convert ~/downloads/imagenet_fourier_position_encoding.pystate models/imagenet
+        perceiver convert models/language for-transformers --hub
+
+    A model folder holds config.json, preprocessing.json, model.safetensors and their sha256. The Hub's layout is
+    written only if a class of transformers computes the same; otherwise the error says where they differ.
+
+    Args:
+        model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
+        folder: Folder to write.
+        revision: Branch, tag or commit on the Hub.
+        hub: Write the Hub's layout instead of a model folder.
+    """
+    from perceiver.pretrained import from_pretrained, write_hub
+
+    loaded = from_pretrained(model, revision)
+    written = write_hub(loaded, folder) if hub else loaded.save(folder)
+    Console().print(f"{_escape(str(written))}: {type(loaded).__name__}, written and complete", highlight=False)
+
+
 # --- inspect ----------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +438,8 @@ def inspect(paths: Positional[tuple[Path, ...]], batch: int = 1) -> None:
         batch: Batch size that the choice of attention kernels is shown for.
     """
     from perceiver.inspecting import describe_model, describe_runs
-    from perceiver.saving import from_pretrained, read_json
+    from perceiver.pretrained import from_pretrained
+    from perceiver.saving import read_json
 
     if not paths:
         raise InputError("give at least one model folder or folder of a run")

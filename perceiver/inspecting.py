@@ -10,13 +10,16 @@ from rich.table import Table
 
 from perceiver.attend import Problem, choose_backend
 from perceiver.attention import Block
-from perceiver.model import Perceiver, PerceiverConfig, parameter_count
+from perceiver.decoders.decoder import Output
+from perceiver.model import Model, Perceiver, PerceiverConfig, parameter_count
 from perceiver.training.report import flat, spread
 
 
-def describe_model(model: Perceiver, batch: int) -> list[Table]:
+def describe_model(model: Model, batch: int) -> list[Table]:
     """Parts with their shapes and parameters, and the attention that runs in each."""
-    return [_parts(model), _attention(model.config, batch)]
+    if isinstance(model, Perceiver):
+        return [_parts(model), _attention(model.config, batch)]
+    return [_modules(model)]
 
 
 def describe_runs(reports: Sequence[Mapping[str, Any]]) -> Table:
@@ -31,6 +34,17 @@ def describe_runs(reports: Sequence[Mapping[str, Any]]) -> Table:
         values = [figures[name] for figures in flattened if name in figures]
         table.add_row(name, spread(values))
     table.add_row("seconds", spread([float(report["seconds"]) for report in reports]))
+    return table
+
+
+def _modules(model: Model) -> Table:
+    """The parts of a model that is no Perceiver, by attribute."""
+    table = Table(title=f"{type(model).__name__}: {parameter_count(model):,} parameters")
+    for column in ("part", "kind", "parameters"):
+        table.add_column(column, justify="right" if column == "parameters" else "left")
+    for name, part in sorted(vars(model).items()):
+        if isinstance(part, nnx.Module):
+            table.add_row(name, type(part).__name__, f"{parameter_count(part):,}")
     return table
 
 
@@ -50,9 +64,12 @@ def _parts(model: Perceiver) -> Table:
     latents = f"{config.encoder.latents} × {config.encoder.channels}"
     blocks = f"{len(config.encoder.cross_attends)} cross, {len(config.encoder.towers)} × {config.encoder.depth} self"
     row("encoder", blocks, latents, model.encoder)
+    for name, trunk in config.trunks.items():
+        row(f"trunk {name}", "shared by outputs", f"… × {trunk.project or trunk.channels}", model.trunks[name])
     for name, output in config.outputs.items():
-        shape = "given by the caller" if output.asked.shape is None else "×".join(map(str, output.asked.shape)) or "1"
-        kind = f"{type(output.head).__name__} of {type(output.asked).__name__}"
+        shape = "given by the caller" if output.shape is None else "×".join(map(str, output.shape)) or "1"
+        asked = type(output.asked).__name__ if isinstance(output, Output) else "the latents' mean"
+        kind = f"{type(output.head).__name__} of {asked}"
         row(f"output {name}", kind, shape, model.decoders[name])
     return table
 
@@ -76,9 +93,12 @@ def _attention(config: PerceiverConfig, batch: int) -> Table:
     row("inputs → latents", encoder.cross, encoder.latents, tokens, config.token_channels)
     row("latents", encoder.latent, encoder.latents, encoder.latents, encoder.channels)
     for name, output in config.outputs.items():
-        source = config.inputs.get(output.asked.source or "")
-        shape = output.asked.shape
+        if not isinstance(output, Output):
+            continue
+        source = config.inputs.get(output.source or "")
+        shape = output.shape
         whole = math.prod(shape) if shape is not None else 1 if source is None else source.tokens
         count = output.chunk or whole
-        row(f"latents → {name}", output.cross, count, encoder.latents, encoder.channels)
+        cross = output.cross if output.trunk is None else config.trunks[output.trunk].cross
+        row(f"latents → {name}", cross, count, encoder.latents, encoder.channels)
     return table

@@ -1,5 +1,6 @@
 """The model: named inputs, one encoder, named outputs."""
 
+import abc
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.core import FrozenDict
 
 from perceiver.adapters.base import Adapter
 from perceiver.adapters.text import Text, TextTokens
 from perceiver.attention import split_key
 from perceiver.config import freeze, suggestion
-from perceiver.decoders.decoder import Output
+from perceiver.decoders.decoder import Output, Pooled, Trunk
 from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError, InputError, naming
@@ -47,12 +49,46 @@ class Latents:
     tokens: dict[str, Tokens]
 
 
+class ModelConfig(abc.ABC):
+    """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`."""
+
+    def build(self, seed: int = 0) -> Any:
+        """A freshly initialised model; the same seed gives the same parameters."""
+        # One compiled function instead of one small program per parameter, which would take seconds.
+        state = jax.jit(lambda key: nnx.state(self.initial(key)))(jax.random.key(seed))
+        return nnx.merge(nnx.graphdef(self.abstract()), state)
+
+    def abstract(self) -> Any:
+        """The model with shapes in place of parameters."""
+        return nnx.eval_shape(lambda: self.initial(jax.random.key(0)))
+
+    @abc.abstractmethod
+    def initial(self, key: jax.Array) -> "Model":
+        """The model, initialised eagerly: what `build` compiles."""
+
+
+class Model(nnx.Module):
+    """A module that carries its declaration, so that it can be saved as a folder."""
+
+    config: Any
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model folder: see `perceiver.saving`."""
+        from perceiver.saving import save
+
+        return save(self, folder)
+
+
 @dataclasses.dataclass(frozen=True)
-class PerceiverConfig:
+class PerceiverConfig(ModelConfig):
     """A whole model, declared.
 
     inputs: adapters by modality name. encoder: the latent bottleneck.
-    outputs: Output, or just a Head where its own query will do, by name.
+    outputs: Output, or just a Head where its own query will do, by name; or Pooled, for one from the latents' mean.
+    trunks: cross-attends that outputs share, by the name that `Output.trunk` gives.
+    mask_rates: by modality, the chance that training replaces one of its tokens by a learned mask token. Where it is
+        1 the tokens are always replaced, in evaluation too, so that the input need not be given (the label of
+        Perceiver IO's autoencoder).
     modality_padding: learned channels that tell modalities apart, put behind the widest one's; the others get more,
         up to the same width (Perceiver IO, appendix A.2). Unused with a single input.
     modality_dropout: chance that training hides a whole modality of a sample; never all of them.
@@ -61,7 +97,9 @@ class PerceiverConfig:
 
     inputs: Mapping[str, Adapter]
     encoder: Encoder
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, Output | Pooled]
+    trunks: Mapping[str, Trunk] = dataclasses.field(default_factory=FrozenDict)
+    mask_rates: Mapping[str, float] = dataclasses.field(default_factory=FrozenDict)
     modality_padding: int = 4
     modality_dropout: float = 0.0
     compute: Compute = Compute.FLOAT32
@@ -75,15 +113,27 @@ class PerceiverConfig:
         outputs = {n: Output(out) if isinstance(out, Head) else out for n, out in self.outputs.items()}
         object.__setattr__(self, "inputs", freeze(self.inputs))
         object.__setattr__(self, "outputs", freeze(outputs))
+        object.__setattr__(self, "trunks", freeze(self.trunks))
+        object.__setattr__(self, "mask_rates", freeze(self.mask_rates))
+        for name, rate in self.mask_rates.items():
+            if name not in self.inputs or not 0.0 <= rate <= 1.0:
+                raise ConfigError(f"mask_rates[{name!r}]: expected an input and a rate in [0, 1], got {rate}")
         for name, output in outputs.items():
-            tied = output.head.tied_to if isinstance(output.head, TokenLogits) else None
-            if tied is not None and not isinstance(self.inputs.get(tied), Text):
-                texts = [n for n, adapter in self.inputs.items() if isinstance(adapter, Text)]
-                raise ConfigError(f"outputs[{name!r}].tied_to: no text input {tied!r}; {suggestion(tied, texts)}")
+            self._check_output(name, output)
         if self.modality_padding < 0:
             raise ConfigError(f"modality_padding must be at least 0, got {self.modality_padding}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ConfigError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
+
+    def _check_output(self, name: str, output: Output | Pooled) -> None:
+        """Raise ConfigError where an output names a trunk or a text input that is not there."""
+        trunk = output.trunk if isinstance(output, Output) else None
+        if trunk is not None and trunk not in self.trunks:
+            raise ConfigError(f"outputs[{name!r}].trunk: no trunk {trunk!r}; {suggestion(trunk, self.trunks)}")
+        tied = output.head.tied_to if isinstance(output.head, TokenLogits) else None
+        if tied is not None and not isinstance(self.inputs.get(tied), Text):
+            texts = [n for n, adapter in self.inputs.items() if isinstance(adapter, Text)]
+            raise ConfigError(f"outputs[{name!r}].tied_to: no text input {tied!r}; {suggestion(tied, texts)}")
 
     @property
     def token_channels(self) -> int:
@@ -91,17 +141,8 @@ class PerceiverConfig:
         widest = max(adapter.channels for adapter in self.inputs.values())
         return widest + (self.modality_padding if len(self.inputs) > 1 else 0)
 
-    def build(self, seed: int = 0) -> "Perceiver":
-        """A freshly initialised model; the same seed gives the same parameters."""
-        # One compiled function instead of one small program per parameter, which would take seconds.
-        state = jax.jit(lambda key: nnx.state(self._initial(key)))(jax.random.key(seed))
-        return nnx.merge(nnx.graphdef(self.abstract()), state)
-
-    def abstract(self) -> "Perceiver":
-        """The model with shapes in place of parameters."""
-        return nnx.eval_shape(lambda: self._initial(jax.random.key(0)))
-
-    def _initial(self, key: jax.Array) -> "Perceiver":
+    def initial(self, key: jax.Array) -> "Perceiver":
+        """See ModelConfig."""
         return Perceiver(self, nnx.Rngs(key))
 
 
@@ -111,9 +152,18 @@ class Join(nnx.Module):
     Modalities are joined in the order of their names.
     """
 
-    def __init__(self, channels: Mapping[str, int], width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        width: int,
+        mask_rates: Mapping[str, float],
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         initial = nnx.initializers.truncated_normal(0.02)
         self.dtype = dtype
+        self.mask_rates = freeze(mask_rates)
         self.padding = nnx.Dict(
             {
                 name: nnx.Param(initial(rngs.params(), (width - own,), jnp.float32))
@@ -121,10 +171,28 @@ class Join(nnx.Module):
                 if width > own
             }
         )
+        self.masks = nnx.Dict(
+            {name: nnx.Param(initial(rngs.params(), (width,), jnp.float32)) for name in sorted(mask_rates)}
+        )
 
-    def __call__(self, tokens: Mapping[str, Tokens]) -> Tokens:
-        """Join what is given; a modality that is left out takes no part."""
-        return concatenate([self._widen(name, tokens[name]) for name in sorted(tokens)])
+    def __call__(self, tokens: Mapping[str, Tokens], *, key: jax.Array | None = None) -> Tokens:
+        """Join what is given; a modality that is left out takes no part. key: chooses the tokens to be masked."""
+        names = sorted(tokens)
+        keys = split_key(key, len(names))
+        return concatenate(
+            [self._hide(name, self._widen(name, tokens[name]), own) for name, own in zip(names, keys, strict=True)]
+        )
+
+    def _hide(self, name: str, tokens: Tokens, key: jax.Array | None) -> Tokens:
+        """Replace tokens by the modality's mask token."""
+        rate = self.mask_rates.get(name, 0.0)
+        if rate == 0.0 or (key is None and rate < 1.0):
+            return tokens
+        hidden = jnp.ones(tokens.values.shape[:2], bool)
+        if key is not None and rate < 1.0:
+            hidden = jax.random.bernoulli(key, rate, hidden.shape)
+        mask = self.masks[name][...].astype(self.dtype)
+        return Tokens(jnp.where(hidden[..., None], mask, tokens.values), tokens.mask)
 
     def _widen(self, name: str, tokens: Tokens) -> Tokens:
         if name not in self.padding:
@@ -134,7 +202,7 @@ class Join(nnx.Module):
         return Tokens(jnp.concatenate([tokens.values, padding], axis=-1), tokens.mask)
 
 
-class Perceiver(nnx.Module):
+class Perceiver(Model):
     """One model for any mix of modalities and any set of questions.
 
     Inputs are a dict of raw arrays by modality, masks a dict by modality (bool, True = real): [b] says which samples
@@ -146,11 +214,13 @@ class Perceiver(nnx.Module):
         widths = {name: adapter.channels for name, adapter in config.inputs.items()}
         self.config = config
         self.adapters = nnx.Dict({n: a.build(dtype=dtype, rngs=rngs) for n, a in sorted(config.inputs.items())})
-        self.join = Join(widths, config.token_channels, dtype=dtype, rngs=rngs)
+        self.join = Join(widths, config.token_channels, config.mask_rates, dtype=dtype, rngs=rngs)
         self.encoder = config.encoder.build(config.token_channels, dtype=dtype, rngs=rngs)
+        width = config.encoder.channels
+        self.trunks = nnx.Dict({n: t.build(width, dtype=dtype, rngs=rngs) for n, t in sorted(config.trunks.items())})
         self.decoders = nnx.Dict(
             {
-                name: output.build(config.encoder.channels, widths, dtype=dtype, rngs=rngs)
+                name: output.build(width, widths, config.trunks, dtype=dtype, rngs=rngs)
                 for name, output in sorted(config.outputs.items())
             }
         )
@@ -162,12 +232,13 @@ class Perceiver(nnx.Module):
         outputs: Sequence[str] | None = None,
         queries: Mapping[str, Array] | None = None,
         *,
+        looking: Mapping[str, Array] | None = None,
         key: jax.Array | None = None,
     ) -> dict[str, Array]:
         """Encode, then decode: see there. key: randomness for dropout in training; None for evaluation."""
         encode_key, decode_key = split_key(key, 2)
         latents = self.encode(inputs, masks, key=encode_key)
-        return self.decode(latents, outputs, queries, key=decode_key)
+        return self.decode(latents, outputs, queries, looking=looking, key=decode_key)
 
     def encode(
         self,
@@ -181,11 +252,13 @@ class Perceiver(nnx.Module):
         Raises:
             InputError: an unknown modality, or an array that does not fit; the message names the modality.
         """
+        inputs = {**self._hidden(inputs), **inputs}
         drop_key, encoder_key = split_key(key, 2)
-        tokens = self.tokenise(inputs, masks)
+        mask_key = None if key is None or not self.config.mask_rates else jax.random.fold_in(key, 2)
+        tokens = self.tokenise(inputs, masks, key=key)
         tokens = self._drop_modalities(tokens, drop_key)
-        values = self.encoder(self.join(tokens), key=encoder_key)
-        read = {decoder.config.asked.source for decoder in self.decoders.values()}
+        values = self.encoder(self.join(tokens, key=mask_key), key=encoder_key)
+        read = {decoder.config.source for decoder in self.decoders.values()}
         return Latents(values, {name: part for name, part in tokens.items() if name in read})
 
     def decode(
@@ -194,22 +267,25 @@ class Perceiver(nnx.Module):
         outputs: Sequence[str] | None = None,
         queries: Mapping[str, Array] | None = None,
         *,
+        looking: Mapping[str, Array] | None = None,
         key: jax.Array | None = None,
     ) -> dict[str, Array]:
         """Latents to answers, float32, by output name.
 
         outputs: which to answer; None answers all whose queries can be formed without being given any.
         queries: for single outputs, which of the queries to ask or where; see each query's class.
+        looking: for single outputs, bool [b, q]: False for queries that see nothing (the reference's query mask).
 
         Raises:
             InputError: an unknown output, or a query that does not fit; the message names the output.
         """
         queries = {} if queries is None else queries
+        looking = {} if looking is None else looking
         names = self._answerable(latents, queries) if outputs is None else list(outputs)
-        for name in [*names, *queries]:
+        for name in [*names, *queries, *looking]:
             if name not in self.decoders:
                 raise InputError(f"outputs[{name!r}]: no such output; {suggestion(name, self.decoders)}")
-        unasked = [name for name in queries if name not in names]
+        unasked = [name for name in [*queries, *looking] if name not in names]
         if unasked:
             raise InputError(f"queries[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}")
         tables = {n: a.table[...] for n, a in self.adapters.items() if isinstance(a, TextTokens)}
@@ -217,11 +293,25 @@ class Perceiver(nnx.Module):
         for name, own_key in zip(names, split_key(key, len(names)), strict=True):
             with naming(f"outputs[{name!r}]"):
                 decoder = self.decoders[name]
-                answers[name] = decoder(latents.values, latents.tokens, tables, queries.get(name), key=own_key)
+                answers[name] = decoder(
+                    latents.values,
+                    latents.tokens,
+                    tables,
+                    queries.get(name),
+                    looking=looking.get(name),
+                    trunks=self.trunks,
+                    key=own_key,
+                )
         return answers
 
-    def tokenise(self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None) -> dict[str, Tokens]:
-        """Each modality's tokens, before they are joined."""
+    def tokenise(
+        self,
+        inputs: Mapping[str, Raw],
+        masks: Mapping[str, Array] | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> dict[str, Tokens]:
+        """Each modality's tokens, before they are joined. key: given in training, for adapters that take one."""
         masks = {} if masks is None else masks
         if not inputs:
             raise InputError(f"inputs: expected at least one of {', '.join(sorted(self.adapters))}, got none")
@@ -234,8 +324,9 @@ class Perceiver(nnx.Module):
         tokens = {}
         for name in sorted(inputs):
             with naming(f"inputs[{name!r}]"):
-                mask = masks.get(name)
-                tokens[name] = self.adapters[name](inputs[name], None if mask is None else jnp.asarray(mask))
+                module, mask = self.adapters[name], masks.get(name)
+                extra = {"key": key} if key is not None and getattr(module, "takes_key", False) else {}
+                tokens[name] = module(inputs[name], None if mask is None else jnp.asarray(mask), **extra)
         sizes = {name: part.values.shape[0] for name, part in tokens.items()}
         if len(set(sizes.values())) > 1:
             raise InputError(f"inputs: expected one batch size, got {sizes}")
@@ -253,15 +344,18 @@ class Perceiver(nnx.Module):
         pieces = jnp.split(weights, ends[:-1], axis=-1)
         return dict(zip(sorted(tokens), pieces, strict=True))
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the model folder: see `perceiver.saving`."""
-        from perceiver.saving import save
-
-        return save(self, folder)
+    def _hidden(self, inputs: Mapping[str, Raw]) -> dict[str, Array]:
+        """Stand-ins for inputs that always hide behind their mask token and so need not be given."""
+        always = [n for n, rate in self.config.mask_rates.items() if rate == 1.0 and n not in inputs]
+        batches = [raw.shape[0] for raw in inputs.values() if getattr(raw, "ndim", 0)]
+        if not batches:
+            return {}  # tokenise says what is wrong with the inputs
+        examples = {name: self.config.inputs[name].example(batches[0]) for name in always}
+        return {name: jnp.zeros(example.shape, example.dtype) for name, example in examples.items()}
 
     def _answerable(self, latents: Latents, queries: Mapping[str, Array]) -> list[str]:
-        def can(output: Output) -> bool:
-            return output.asked.shape is not None or output.asked.source in latents.tokens
+        def can(output: Output | Pooled) -> bool:
+            return output.shape is not None if output.source is None else output.source in latents.tokens
 
         return [n for n, decoder in self.decoders.items() if n in queries or can(decoder.config)]
 

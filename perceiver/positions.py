@@ -6,9 +6,11 @@ A grid runs from -1 to 1 inclusive along every axis, first axis slowest. Metric 
 
 import abc
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -26,19 +28,36 @@ def grid(shape: Sequence[int]) -> Float[Array, "n d"]:
     return grid_at(jnp.arange(math.prod(shape)), shape)
 
 
-def grid_at(indices: Int[Array, "*n"], shape: Sequence[int]) -> Float[Array, "*n d"]:
-    """Coordinates of single cells, by row-major index: bit for bit the rows of `grid`."""
+def grid_at(indices: Int[Array, "*n"], shape: Sequence[int], inclusive: bool = True) -> Float[Array, "*n d"]:
+    """Coordinates of single cells, by row-major index: bit for bit the rows of `grid`.
+
+    inclusive: False ends one step before 1 along every axis, at -1 + 2 i / n, where Perceiver IO puts subsampled
+        queries (`BasicDecoder` of the release).
+    """
     places = jnp.unravel_index(indices, tuple(shape))
-    axes = [jnp.asarray(_linspace(-1.0, 1.0, count)) for count in shape]
+    axes = [jnp.asarray(_linspace(-1.0, 1.0, count) if inclusive else _steps(count)) for count in shape]
     return jnp.stack([axis[place] for axis, place in zip(axes, places, strict=True)], axis=-1)
 
 
+@functools.lru_cache(maxsize=1024)
 def _linspace(first: float, last: float, count: int) -> np.ndarray:
-    """Float32 [count], rounded like jnp.linspace but by NumPy: XLA rounds differently inside and outside of a jit."""
-    steps = np.arange(count, dtype=np.float32) * np.float32(1 / max(count - 1, 1))
-    values = np.float32(first) * (1 - steps) + np.float32(last) * steps
-    values[count - 1 :] = first if count == 1 else last
-    return values
+    """Float32 [count], bit for bit what jnp.linspace gives outside of a jit, as in the references.
+
+    XLA rounds the same formula differently inside of a larger program, so it is compiled alone, even while tracing.
+    """
+    return _alone(lambda a, b: jnp.linspace(a, b, count, dtype=jnp.float32), np.float32(first), np.float32(last))
+
+
+@functools.lru_cache(maxsize=1024)
+def _steps(count: int) -> np.ndarray:
+    """Float32 [count], -1 + 2 i / count, with the reference's division of a row of numbers by one."""
+    whole, one = 2 * np.arange(count, dtype=np.int32), np.asarray([count], np.int32)
+    return np.float32(-1) + _alone(jnp.true_divide, whole, one)
+
+
+def _alone(function: Callable[..., Array], *arguments: np.ndarray | np.float32) -> np.ndarray:
+    """Compile and call a function on its own, whatever is being traced around it."""
+    return np.asarray(jax.jit(function).lower(*arguments).compile()(*arguments))
 
 
 def between(metric: Float[Array, "*b d"], low: Sequence[float], high: Sequence[float]) -> Float[Array, "*b d"]:
@@ -155,6 +174,72 @@ class LearnedTable(nnx.Module):
         places = jnp.clip(places, 0, counts - 1)
         strides = jnp.asarray(np.cumprod([1, *self.shape[:0:-1]])[::-1].copy())
         return self.table[...][(places * strides).sum(-1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Projected(Position):
+    """Another position, brought to `width` channels by a trained linear map."""
+
+    position: Position
+    width: int
+
+    def channels(self, dims: int) -> int:
+        """See Position."""
+        return self.width
+
+    def build(self, shape: Sequence[int], rngs: nnx.Rngs) -> "ProjectedPositions":
+        """See Position."""
+        return ProjectedPositions(self, shape, rngs)
+
+
+class ProjectedPositions(nnx.Module):
+    """See Projected."""
+
+    def __init__(self, config: Projected, shape: Sequence[int], rngs: nnx.Rngs):
+        self.position = config.position.build(shape, rngs)
+        self.linear = nnx.Linear(config.position.channels(len(shape)), config.width, rngs=rngs)
+
+    def __call__(self, coordinates: Float[Array, "*b n d"]) -> Float[Array, "*b n c"]:
+        """Float32."""
+        return self.linear(self.position(coordinates))
+
+
+@dataclasses.dataclass(frozen=True)
+class Refined(Position):
+    """Another position, with `layers` trained linear maps added to it one after the other, rectified in between."""
+
+    position: Position
+    layers: int
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise ConfigError(f"Refined.layers must be at least 1, got {self.layers}")
+
+    def channels(self, dims: int) -> int:
+        """See Position."""
+        return self.position.channels(dims)
+
+    def build(self, shape: Sequence[int], rngs: nnx.Rngs) -> "RefinedPositions":
+        """See Position."""
+        return RefinedPositions(self, shape, rngs)
+
+
+class RefinedPositions(nnx.Module):
+    """See Refined."""
+
+    def __init__(self, config: Refined, shape: Sequence[int], rngs: nnx.Rngs):
+        width = config.channels(len(shape))
+        self.position = config.position.build(shape, rngs)
+        self.linears = nnx.List([nnx.Linear(width, width, rngs=rngs) for _ in range(config.layers)])
+
+    def __call__(self, coordinates: Float[Array, "*b n d"]) -> Float[Array, "*b n c"]:
+        """Float32."""
+        x = self.position(coordinates)
+        for number, linear in enumerate(self.linears, start=1):
+            x = x + linear(x)
+            if number < len(self.linears):
+                x = jnp.maximum(x, 0.0)
+        return x
 
 
 def rotary_angles(

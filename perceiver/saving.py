@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,23 @@ from safetensors.numpy import save as save_tensors
 
 import perceiver.adapters
 import perceiver.attention
+import perceiver.convolutions
 import perceiver.decoders
+import perceiver.dual
 import perceiver.encoder
 import perceiver.positions
+import perceiver.prompts
 import perceiver.spectrogram
+import perceiver.towers
 from perceiver.config import from_json, merge, network_json, preprocessing_json
 from perceiver.errors import ConfigError, InputError
-from perceiver.model import Perceiver, PerceiverConfig
+from perceiver.model import Model, ModelConfig, PerceiverConfig
 
 if TYPE_CHECKING:
-    from perceiver.typing import Array
+    from perceiver.typing import Array, ArrayLike
+
+STORED = nnx.Any(nnx.Param, nnx.BatchStat)
+"""What belongs to a model's weights: what is trained, and the running statistics of batch norm."""
 
 CONFIG, HOST, WEIGHTS, MANIFEST = "config.json", "preprocessing.json", "model.safetensors", "MANIFEST.json"
 FORMAT = 1
@@ -44,10 +51,23 @@ def known_types() -> list[type]:
     return [
         *public,
         perceiver.attention.Block,
+        perceiver.convolutions.ConvStem,
+        perceiver.dual.DualEncoderConfig,
+        perceiver.dual.ImageClassifierConfig,
+        perceiver.dual.Projection,
+        perceiver.dual.SigmoidContrast,
+        perceiver.dual.SoftmaxContrast,
         perceiver.encoder.Encoder,
         perceiver.positions.Fourier,
         perceiver.positions.Learned,
+        perceiver.positions.Projected,
+        perceiver.positions.Refined,
+        perceiver.prompts.Prompts,
         perceiver.spectrogram.Spectrogram,
+        perceiver.towers.EndOfText,
+        perceiver.towers.LastPosition,
+        perceiver.towers.TextTower,
+        perceiver.towers.VisionTower,
         PerceiverConfig,
     ]
 
@@ -55,17 +75,36 @@ def known_types() -> list[type]:
 def write_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
     """Write files and their manifest into a new folder, which replaces an older one only when it is complete."""
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    occupied = folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
-    if occupied and not (folder / MANIFEST).is_file():
+    if _occupied(folder) and not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: exists and is not a model folder, so it is not overwritten")
+    entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
+    return _place(folder, files | {MANIFEST: dump({"format": FORMAT, "files": entries})})
+
+
+def write_new_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
+    """Write files into a folder that does not exist yet, or is empty; it is there whole or not at all.
+
+    Raises:
+        InputError: there is something.
+    """
+    folder = Path(folder)
+    if _occupied(folder):
+        raise InputError(f"{folder}: exists, so it is not overwritten")
+    return _place(folder, files)
+
+
+def _occupied(folder: Path) -> bool:
+    return folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _place(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write files aside and move them into place, which an older folder leaves only then."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         os.chmod(aside, 0o755)
         for name, content in files.items():
             _write_durably(aside / name, content)
-        entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
-        _write_durably(aside / MANIFEST, dump({"format": FORMAT, "files": entries}))
         old = None
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -113,7 +152,7 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
     return contents
 
 
-def save(model: Perceiver, folder: str | Path) -> Path:
+def save(model: Model, folder: str | Path) -> Path:
     """Write a model folder.
 
     Raises:
@@ -122,12 +161,17 @@ def save(model: Perceiver, folder: str | Path) -> Path:
     files = {
         CONFIG: dump(network_json(model.config)),
         HOST: dump(preprocessing_json(model.config)),
-        WEIGHTS: save_tensors({n: np.asarray(v) for n, v in flatten(nnx.state(model, nnx.Param)).items()}),
+        WEIGHTS: save_tensors({n: np.asarray(v) for n, v in weights(model).items()}),
     }
     return write_folder(folder, files)
 
 
-def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
+def weights(model: nnx.Module) -> "dict[str, Array]":
+    """Parameters and running statistics by dotted path."""
+    return flatten(nnx.state(model, STORED))
+
+
+def load(folder: str | Path, types: Iterable[type] = ()) -> Model:
     """Read a model folder.
 
     types: further config dataclasses that the config may name, such as adapters of your own.
@@ -141,7 +185,7 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
         if name not in files:
             raise InputError(f"{Path(folder) / MANIFEST}: expected it to list {name}")
     trees = [parse(files[name], Path(folder) / name) for name in (CONFIG, HOST)]
-    config = from_json(merge(*trees), PerceiverConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
+    config = from_json(merge(*trees), ModelConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
     try:
         tensors = load_tensors(files[WEIGHTS])
     except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
@@ -149,16 +193,16 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Perceiver:
     return with_weights(config, tensors, str(Path(folder) / WEIGHTS))
 
 
-def with_weights(config: PerceiverConfig, tensors: dict[str, np.ndarray], where: str) -> Perceiver:
+def with_weights(config: ModelConfig, tensors: "Mapping[str, ArrayLike]", where: str) -> Any:
     """Build a model around given weights.
 
-    tensors: float32 arrays by dotted parameter path.
+    tensors: arrays by dotted path, of exactly the model's shapes and dtypes.
 
     Raises:
         InputError: lists every missing, unexpected and mis-shaped entry, headed by `where`.
     """
     model = config.abstract()
-    wanted = flatten(nnx.state(model, nnx.Param))
+    wanted = weights(model)
     problems = [f"missing {name} {wanted[name].shape}" for name in sorted(wanted.keys() - tensors.keys())]
     problems += [f"unexpected {name} {tensors[name].shape}" for name in sorted(tensors.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & tensors.keys()):
@@ -216,21 +260,4 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def from_pretrained(source: str | Path, types: Iterable[type] = ()) -> Perceiver:
-    """Load a model: a folder written by `save`, or a training run's folder, whose best model is taken.
-
-    Raises:
-        InputError: nothing there, or damaged.
-        ConfigError: not understood.
-    """
-    folder = Path(source)
-    if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
-        folder = folder / "model"
-    if not folder.is_dir():
-        raise InputError(f"{source}: expected a model folder (config.json, {WEIGHTS}, {MANIFEST}), there is none")
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}")
-    return load(folder, types)
-
-
-__all__ = ["ConfigError", "from_pretrained", "load", "read_folder", "save", "write_folder"]
+__all__ = ["ConfigError", "load", "read_folder", "save", "weights", "with_weights", "write_folder", "write_new_folder"]

@@ -12,20 +12,23 @@ ROOT = pathlib.Path(perceiver.__file__).parent
 
 LAYERS = [
     {"errors", "typing"},
-    {"config", "tokens", "positions", "attend", "spectrogram", "io"},
+    {"config", "tokens", "positions", "attend", "spectrogram", "patches", "convolutions", "io", "hub", "flow"},
     {"attention"},
     {"adapters", "encoder"},
     {"decoders"},
     {"model"},
+    {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts", "zeroshot"},
     {"saving", "objectives", "pipeline", "augment"},
+    {"zoo"},
+    {"pretrained"},
     {"inference"},
     {"answers", "inspecting", "training", "viz"},
     {"cli", "__main__", "__init__"},
 ]
 """A module may import from its own layer and from those above it in this list."""
 
-UPWARDS = {("model", "saving")}
-"""Imports inside a function for convenience: `model.save(folder)`."""
+UPWARDS = {("model", "saving"), ("zoo", "pretrained")}
+"""Imports inside a function for convenience: `model.save(folder)`, `CLIPModel.from_pretrained(id)`."""
 
 
 def imported(path):

@@ -25,7 +25,7 @@ def small_model(seed=0, **changes):
 
 
 def parameters(model):
-    return saving.flatten(nnx.state(model, nnx.Param))
+    return saving.flatten(nnx.state(model, saving.STORED))
 
 
 @pytest.fixture

@@ -37,11 +37,16 @@ class Sound(Adapter):
         return jax.ShapeDtypeStruct((batch, self.samples), jnp.float32)
 
     def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Read a sound file at the model's rate, or take samples [n] at it; cut or padded to the budget; mask [n]."""
+        """Read the sound of a file at the model's rate, or take samples [n] at it; mask [n].
+
+        Cut or padded to the budget. A film's sound is its first track (extra `video`).
+        """
         if isinstance(source, str | os.PathLike):
             from perceiver.io.audio import read_audio
+            from perceiver.io.video import FILMS, read_video_audio
 
-            wave, _ = read_audio(source, sample_rate=self.sample_rate)
+            read = read_video_audio if os.fspath(source).lower().endswith(FILMS) else read_audio
+            wave, _ = read(source, sample_rate=self.sample_rate)
         else:
             wave = host_array(source)
             check_array(wave, ("n",), "f")
@@ -70,7 +75,8 @@ class Sound(Adapter):
 class Waveform(Sound):
     """Raw samples; each run of `patch` samples is a token.
 
-    samples: the budget, a whole number of patches. sample_rate: Hz. project, position: as for Image, one axis.
+    samples: the budget, a whole number of patches. sample_rate: Hz. project, position, add_position: as for Image,
+        one axis.
     """
 
     samples: int
@@ -78,6 +84,7 @@ class Waveform(Sound):
     patch: int = 16
     project: int | None = None
     position: Position = Fourier(bands=32)
+    add_position: bool = False
     loudness: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
@@ -92,7 +99,7 @@ class Waveform(Sound):
     @property
     def channels(self) -> int:
         """See Adapter."""
-        return embed_channels(self.patch, self.project, self.position, 1)
+        return embed_channels(self.patch, self.project, self.position, 1, self.add_position)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "WaveformTokens":
         """See Adapter."""
@@ -104,7 +111,15 @@ class WaveformTokens(nnx.Module):
 
     def __init__(self, config: Waveform, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(config.patch, config.project, config.position, (config.tokens,), dtype=dtype, rngs=rngs)
+        self.embed = Embed(
+            config.patch,
+            config.project,
+            config.position,
+            (config.tokens,),
+            add=config.add_position,
+            dtype=dtype,
+            rngs=rngs,
+        )
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, n] -> Tokens [b, samples / patch, channels]; a patch with one real sample is real."""

@@ -52,7 +52,8 @@ class Adapter(abc.ABC):
 class Embed(nnx.Module):
     """Join values with their positions, after an optional linear projection of the values.
 
-    values [b, n, f] and coordinates [n, d] or [b, n, d] in [-1, 1] -> Tokens [b, n, c], positions behind the values.
+    values [b, n, f] and coordinates [n, d] or [b, n, d] in [-1, 1] -> Tokens [b, n, c], positions behind the values,
+    or added to them with `add`.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Embed(nnx.Module):
         position: Position,
         shape: Sequence[int],
         *,
+        add: bool = False,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.dtype = dtype
+        self.add = add
         self.project = None if project is None else nnx.Linear(features, project, dtype=dtype, rngs=rngs)
         self.position = position.build(shape, rngs)
 
@@ -75,13 +78,24 @@ class Embed(nnx.Module):
         if self.project is not None:
             values = self.project(values)
         positions = self.position(coordinates).astype(self.dtype)
+        if self.add:
+            return Tokens(values + positions, mask)
         positions = jnp.broadcast_to(positions, (*values.shape[:2], positions.shape[-1]))
         return Tokens(jnp.concatenate([values, positions], axis=-1), mask)
 
 
-def embed_channels(features: int, project: int | None, position: Position, dims: int) -> int:
-    """Width of what Embed gives."""
-    return (features if project is None else project) + position.channels(dims)
+def embed_channels(features: int, project: int | None, position: Position, dims: int, add: bool = False) -> int:
+    """Width of what Embed gives.
+
+    Raises:
+        ConfigError: a position that is to be added has another width than the values.
+    """
+    width, extra = features if project is None else project, position.channels(dims)
+    if not add:
+        return width + extra
+    if width != extra:
+        raise ConfigError(f"add_position: expected a position of {width} channels, as wide as the values, got {extra}")
+    return width
 
 
 def standardise(values: Array, mean: Sequence[float], std: Sequence[float]) -> Array:

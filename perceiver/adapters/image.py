@@ -14,7 +14,10 @@ from flax import nnx
 
 from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, standardise
 from perceiver.config import preprocessing_field
+from perceiver.convolutions import ConvStem
 from perceiver.errors import ConfigError, InputError
+from perceiver.io.images import Fit, Resample, frame_image, read_image
+from perceiver.patches import to_patches
 from perceiver.positions import Fourier, Position, grid
 from perceiver.tokens import Tokens, check_array
 from perceiver.typing import Array, Bool, Float
@@ -26,12 +29,15 @@ class Image(Adapter):
 
     shape: (height, width, channels) of the largest image. Smaller ones, in whole patches, are taken as they are.
     patch: side of a square patch; 1 makes each pixel a token.
+    subsample: keep only every so many-th row and column, for quick looks at large pictures.
+    stem: convolutions before anything else; their output's pixels are the tokens, so `patch` stays 1.
     project: linear projection of a token's values to this width before the position (the learned 1x1 convolution
         of Perceiver IO's second ImageNet model); None keeps the values.
-    position: two-dimensional positions, put behind the values.
+    position: two-dimensional positions, put behind the values, or added to them with `add_position`.
     mean, std: per channel, on the scale [0, 1]; empty for none.
     dark_background: on the host, turn pictures whose border is brighter than middle grey into their negative, for
         models of bright strokes on black such as most sets of handwriting.
+    fit, crop, resample: on the host, how pictures of any size are brought to `shape`; see `frame_image`.
 
     Mask: [b] for presence, or [b, h, w] for images of several sizes padded at the bottom and right into one batch;
     positions then span each image's own size, so that padding changes nothing.
@@ -39,27 +45,45 @@ class Image(Adapter):
 
     shape: tuple[int, int, int]
     patch: int = 1
+    subsample: int = 1
+    stem: ConvStem | None = None
     project: int | None = None
     position: Position = Fourier(bands=16)
+    add_position: bool = False
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
     dark_background: bool = preprocessing_field(default=False)
+    fit: Fit = preprocessing_field(default=Fit.STRETCH)
+    crop: float = preprocessing_field(default=1.0)
+    resample: Resample = preprocessing_field(default=Resample.BICUBIC)
 
     def __post_init__(self) -> None:
-        height, width, channels = self.shape
-        if min(height, width, channels, self.patch) < 1 or height % self.patch or width % self.patch:
+        if min(*self.shape, self.patch, self.subsample) < 1:
+            raise ConfigError(f"Image: shape {self.shape}, patch and subsample must be positive")
+        if self.stem is not None and self.patch > 1:
+            raise ConfigError(f"Image: the stem makes the tokens, so patch must be 1, got {self.patch}")
+        height, width = self.cells(*self.shape[:2])
+        if min(height, width) < 1 or any(-(-size // self.subsample) % self.patch for size in self.shape[:2]):
             raise ConfigError(f"Image: shape {self.shape} is not made of whole {self.patch} x {self.patch} patches")
-        check_statistics("Image", channels, self.mean, self.std)
+        check_statistics("Image", self.shape[2], self.mean, self.std)
+        check_framing("Image", self.fit, self.crop)
+
+    def cells(self, height: int, width: int) -> tuple[int, int]:
+        """Tokens down and across an image of that size."""
+        rows, columns = -(-height // self.subsample), -(-width // self.subsample)
+        if self.stem is not None:
+            return self.stem.size(rows), self.stem.size(columns)
+        return rows // self.patch, columns // self.patch
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches down and across the largest image."""
-        return self.shape[0] // self.patch, self.shape[1] // self.patch
+        """Tokens down and across the largest image."""
+        return self.cells(*self.shape[:2])
 
     @property
     def features(self) -> int:
         """Numbers in one patch."""
-        return self.patch**2 * self.shape[2]
+        return self.patch**2 * self.shape[2] if self.stem is None else self.stem.channels
 
     @property
     def tokens(self) -> int:
@@ -69,7 +93,7 @@ class Image(Adapter):
     @property
     def channels(self) -> int:
         """See Adapter."""
-        return embed_channels(self.features, self.project, self.position, 2)
+        return embed_channels(self.features, self.project, self.position, 2, self.add_position)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "ImageTokens":
         """See Adapter."""
@@ -80,9 +104,7 @@ class Image(Adapter):
         return jax.ShapeDtypeStruct((batch, *self.shape), jnp.uint8)
 
     def load(self, source: Any) -> tuple[np.ndarray, None]:
-        """Read a picture file, or take an array [h, w, c] or [h, w], and resize it to `shape`; uint8."""
-        from perceiver.io.images import read_image, resize_image
-
+        """Read a picture file, or take an array [h, w, c] or [h, w], and bring it to `shape`; uint8."""
         height, width, channels = self.shape
         if isinstance(source, str | os.PathLike):
             pixels = read_image(source, channels=channels)
@@ -90,8 +112,8 @@ class Image(Adapter):
             pixels = host_array(source)
             pixels = pixels[..., None] if pixels.ndim == 2 else pixels
             check_bytes(pixels, ("h", "w", channels))
-        if pixels.shape[:2] != (height, width):
-            pixels = resize_image(pixels, height, width)
+        if self.fit is not Fit.STRETCH or pixels.shape[:2] != (height, width):
+            pixels = frame_image(pixels, height, width, fit=self.fit, crop=self.crop, resample=self.resample)
         if self.dark_background and _border(pixels).mean() > 127.5:
             pixels = 255 - pixels
         return pixels, None
@@ -100,36 +122,85 @@ class Image(Adapter):
 class ImageTokens(nnx.Module):
     """See Image."""
 
+    takes_key = True
+
     def __init__(self, config: Image, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(config.features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
+        self.dtype = dtype
+        stem = config.stem
+        self.stem = None if stem is None else stem.build(config.shape[2], dtype=dtype, rngs=rngs)
+        self.embed = Embed(
+            config.features,
+            config.project,
+            config.position,
+            config.grid,
+            add=config.add_position,
+            dtype=dtype,
+            rngs=rngs,
+        )
 
-    def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
-        """[b, h, w, c] -> Tokens [b, (h / patch) (w / patch), channels], row by row; a patch is (row, column, c)."""
-        patch = self.config.patch
-        check_array(raw, ("b", "h", "w", self.config.shape[2]), "fu")
-        height, width = raw.shape[1:3]
-        if height % patch or width % patch or height > self.config.shape[0] or width > self.config.shape[1]:
-            raise InputError(
-                f"expected height and width in multiples of {patch} up to {self.config.shape[:2]}, got {raw.shape[1:3]}"
-            )
+    def __call__(self, raw: Array, mask: Array | None = None, *, key: jax.Array | None = None) -> Tokens:
+        """[b, h, w, c] -> Tokens [b, (h / patch) (w / patch), channels], row by row; a patch is (row, column, c).
+
+        key: given in training, where batch norm looks at the batch; nothing is drawn from it.
+        """
+        raw, mask = self._thinned(raw, mask)
+        rows, columns = self._checked(raw)
         if mask is not None and mask.ndim > 1:  # a patch may be real in part, and what is masked in it must not count
             check_array(mask, raw.shape[:3], "b")
             raw = jnp.where(mask[..., None], raw, 0)
         pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
-        values = rearrange(pixels, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
-        rows, columns = height // patch, width // patch
+        patch = self.config.patch
+        if self.stem is not None:
+            values = self.stem(pixels.astype(self.dtype), train=key is not None)
+        else:
+            values = to_patches(pixels, (patch, patch))
+        values = values.reshape(raw.shape[0], rows * columns, -1)
         if mask is None or mask.ndim == 1:
             token_mask = _spread(mask, raw.shape[0], rows * columns)
             return self.embed(values, grid((rows, columns)), token_mask)
+        if self.stem is not None:
+            raise InputError("expected a mask [b]: convolutions would mix real pixels with padding")
         token_mask = rearrange(mask, "b (h p) (w q) -> b h w (p q)", p=patch, q=patch).any(axis=-1)
         return self.embed(values, _own_grid(token_mask), token_mask.reshape(raw.shape[0], -1))
+
+    def _thinned(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:
+        """Every so many-th row and column."""
+        check_array(raw, ("b", "h", "w", self.config.shape[2]), "fu")
+        height, width = raw.shape[1:3]
+        if height > self.config.shape[0] or width > self.config.shape[1]:
+            raise InputError(f"expected height and width up to {self.config.shape[:2]}, got {raw.shape[1:3]}")
+        step = self.config.subsample
+        if step == 1:
+            return raw, mask
+        thin = mask if mask is None or mask.ndim == 1 else mask[:, ::step, ::step]
+        return raw[:, ::step, ::step], thin
+
+    def _checked(self, raw: Array) -> tuple[int, int]:
+        """Tokens down and across a thinned image."""
+        config = self.config
+        height, width = raw.shape[1:3]
+        if height % config.patch or width % config.patch:
+            wanted = f"multiples of {config.patch} up to {config.shape[:2]}"
+            raise InputError(f"expected height and width in {wanted}, got {raw.shape[1:3]}")
+        rows, columns = dataclasses.replace(config, subsample=1).cells(height, width)
+        if min(rows, columns) < 1:
+            raise InputError(f"expected an image that the stem leaves something of, got {raw.shape[1:3]}")
+        return rows, columns
 
 
 def _border(pixels: np.ndarray) -> np.ndarray:
     """Values of the outermost pixels of [h, w, c]."""
     edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
     return np.concatenate([edge.ravel() for edge in edges])
+
+
+def check_framing(name: str, fit: Fit, crop: float) -> None:
+    """Raise ConfigError unless `crop` is a number above 0 and one that `fit` looks at."""
+    if not 0 < crop < math.inf:
+        raise ConfigError(f"{name}.crop: expected a number above 0, got {crop}")
+    if fit is Fit.STRETCH and crop != 1.0:
+        raise ConfigError(f"{name}.crop: expected 1.0 with Fit.STRETCH, which does not crop, got {crop}")
 
 
 def check_bytes(array: np.ndarray, shape: Sequence[int | str]) -> None:

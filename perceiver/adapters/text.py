@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import functools
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -23,16 +24,43 @@ PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 SPECIALS = 6
 BYTE_VOCABULARY = 256 + SPECIALS
 
-
-def encode_bytes(text: str) -> np.ndarray:
-    """UTF-8 bytes as tokens, int32 [n]."""
-    return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) + SPECIALS
+SPECIAL_NAMES = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
+_SPECIAL = re.compile("(" + "|".join(re.escape(name) for name in SPECIAL_NAMES) + ")")
 
 
-def decode_bytes(tokens: np.ndarray) -> str:
-    """Tokens back to text; special tokens are left out and invalid UTF-8 shows as U+FFFD."""
-    tokens = np.asarray(tokens)
-    return bytes((tokens[tokens >= SPECIALS] - SPECIALS).astype(np.uint8)).decode("utf-8", errors="replace")
+def encode_bytes(text: str, special: bool = False) -> np.ndarray:
+    """UTF-8 bytes as tokens, int32 [n].
+
+    special: read the SPECIAL_NAMES in the text as one special token each (Hugging Face's PerceiverTokenizer) instead
+        of as the bytes they are written with (DeepMind's BytesTokenizer).
+
+    Raises:
+        InputError: half of a surrogate pair, which UTF-8 cannot write.
+    """
+    parts = _SPECIAL.split(text) if special else [text]  # every second one is a name
+    ids = [[SPECIAL_NAMES.index(part)] if place % 2 else _utf8(part) for place, part in enumerate(parts)]
+    return np.concatenate(ids, dtype=np.int32)
+
+
+def decode_bytes(tokens: np.ndarray, keep_special: bool = False) -> str:
+    """Tokens back to text; invalid UTF-8 shows as U+FFFD, and special tokens are left out or shown by their names.
+
+    Raises:
+        InputError: tokens outside the vocabulary.
+    """
+    tokens = np.asarray(tokens, np.int64)
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < BYTE_VOCABULARY:
+        raise InputError(f"expected tokens in [0, {BYTE_VOCABULARY}), got {tokens.min()} to {tokens.max()}")
+    names = [name.encode() if keep_special else b"" for name in SPECIAL_NAMES]
+    pieces = [names[token] if token < SPECIALS else bytes([token - SPECIALS]) for token in tokens.ravel().tolist()]
+    return b"".join(pieces).decode("utf-8", errors="replace")
+
+
+def _utf8(text: str) -> np.ndarray:
+    try:
+        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) + SPECIALS
+    except UnicodeEncodeError as error:
+        raise InputError(f"expected text that UTF-8 can write, got {text!r:.60}: {error.reason}") from None
 
 
 class Text(Adapter):
@@ -60,8 +88,8 @@ class Text(Adapter):
         """Text to ids, int32 [n], without padding."""
 
     @abc.abstractmethod
-    def decode(self, ids: np.ndarray) -> str:
-        """Ids to text."""
+    def decode(self, ids: np.ndarray, keep_special: bool = False) -> str:
+        """Ids to text; special tokens are left out, or shown by their names."""
 
     @property
     def tokens(self) -> int:
@@ -102,11 +130,23 @@ class Bytes(Text):
     """UTF-8 bytes: 256 values after the 6 special tokens PAD, BOS, EOS, MASK, CLS, SEP.
 
     max_length: the most bytes. width: channels. scale: standard deviation of the embedding at the start.
+    special: read [PAD], [BOS], [EOS], [MASK], [CLS], [SEP] in a text as one special token each, not as the bytes they
+        are written with; "[MASK]" in a sentence is then one masked byte.
+    enclosed: put CLS before a text and SEP behind it. With `special` this is Hugging Face's PerceiverTokenizer, while
+        neither is DeepMind's.
+    truncate: cut a text that is too long (before SEP, and where need be within a letter) instead of refusing it.
     """
 
     max_length: int
     width: int = 128
     scale: float = 0.02
+    special: bool = preprocessing_field(default=False)
+    enclosed: bool = preprocessing_field(default=False)
+    truncate: bool = preprocessing_field(default=False)
+
+    def __post_init__(self) -> None:
+        if self.max_length < (least := 3 if self.enclosed else 1):
+            raise ConfigError(f"Bytes.max_length: expected at least {least}, got {self.max_length}")
 
     @property
     def vocabulary(self) -> int:
@@ -119,12 +159,15 @@ class Bytes(Text):
         return PAD
 
     def encode(self, text: str) -> np.ndarray:
-        """See Text."""
-        return encode_bytes(text)
+        """See Text. Cut to `max_length` with `truncate`."""
+        ids = encode_bytes(text, self.special)
+        if self.truncate:
+            ids = ids[: self.max_length - 2 * self.enclosed]
+        return np.concatenate([[CLS], ids, [SEP]], dtype=np.int32) if self.enclosed else ids
 
-    def decode(self, ids: np.ndarray) -> str:
+    def decode(self, ids: np.ndarray, keep_special: bool = False) -> str:
         """See Text."""
-        return decode_bytes(ids)
+        return decode_bytes(ids, keep_special)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,9 +200,10 @@ class Subwords(Text):
         """See Text."""
         return np.asarray(_tokenizer(self.tokenizer).codec.encode(text).ids, np.int32)
 
-    def decode(self, ids: np.ndarray) -> str:
-        """See Text."""
-        return _tokenizer(self.tokenizer).codec.decode([int(i) for i in ids if i != self.padding])
+    def decode(self, ids: np.ndarray, keep_special: bool = False) -> str:
+        """See Text. Padding is left out in any case."""
+        shown = [int(i) for i in ids if i != self.padding]
+        return _tokenizer(self.tokenizer).codec.decode(shown, skip_special_tokens=not keep_special)
 
 
 class _Tokenizer(NamedTuple):
@@ -205,7 +249,8 @@ class TextTokens(nnx.Module):
         ids = jnp.clip(jnp.asarray(raw, jnp.int32), 0, self.config.vocabulary - 1)
         places = self.position(grid_at(jnp.arange(raw.shape[1]), (self.config.max_length,)))
         values = self.table[...][ids] + places
-        return Tokens(values.astype(self.dtype), real).cleared()
+        # Masked tokens keep their values: ids hold no NaN, and the reference models do the same.
+        return Tokens(values.astype(self.dtype), real)
 
 
 __all__ = [
@@ -216,6 +261,7 @@ __all__ = [
     "MASK",
     "PAD",
     "SEP",
+    "SPECIAL_NAMES",
     "Bytes",
     "Subwords",
     "Text",

@@ -93,6 +93,32 @@ class Dense(Head):
 
 
 @dataclasses.dataclass(frozen=True)
+class Flow(Head):
+    """Optical flow in pixels at every query: (to the right, downwards).
+
+    scale: pixels per unit of the network's output. Perceiver IO divides by 100 inside and multiplies by 20 outside.
+    """
+
+    scale: float = 0.2
+
+    def build(self, channels: int, *, dtype, rngs) -> LinearHead:
+        """See Head."""
+        return LinearHead(channels, 2, (0.0, 0.0), (self.scale, self.scale), dtype=dtype, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundPatches(Head):
+    """`patch` consecutive samples of a waveform at every query, in [-1, 1]. sample_rate: Hz."""
+
+    patch: int
+    sample_rate: int = preprocessing_field()
+
+    def build(self, channels: int, *, dtype, rngs) -> LinearHead:
+        """See Head."""
+        return LinearHead(channels, self.patch, dtype=dtype, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
 class Regression(Head):
     """`dims` numbers in the target's own units, one vector per query (one by default).
 

@@ -89,11 +89,14 @@ class Grid(Query):
     """Every cell of a grid, such as the pixels of a picture, row by row.
 
     `at`: int indices [q] or [b, q] of cells, or floating coordinates [q, d] or [b, q, d] in [-1, 1] anywhere between.
+    inclusive: cells from -1 to 1; False ends one step before 1, as the queries that Perceiver IO's autoencoder is
+        trained with.
     """
 
     cells: tuple[int, ...]
     position: Position = Fourier(bands=16)
     project: int | None = None
+    inclusive: bool = True
 
     def __post_init__(self) -> None:
         if not self.cells or min(self.cells) < 1:
@@ -110,7 +113,8 @@ class Grid(Query):
 
     def build(self, latent_channels, inputs, *, dtype, rngs) -> "PositionQueries":
         """See Query."""
-        return PositionQueries(self.position, self.project, self.cells, None, dtype=dtype, rngs=rngs)
+        kind = {"inclusive": self.inclusive, "dtype": dtype, "rngs": rngs}
+        return PositionQueries(self.position, self.project, self.cells, None, **kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,10 +174,12 @@ class PositionQueries(nnx.Module):
         cells: Sequence[int],
         extent: tuple[tuple[float, ...], tuple[float, ...]] | None,
         *,
+        inclusive: bool = True,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.cells = tuple(cells)
+        self.inclusive = inclusive
         self.extent = extent
         self.dtype = dtype
         self.position = position.build(self.cells, rngs)
@@ -190,11 +196,11 @@ class PositionQueries(nnx.Module):
         if at is None:
             if self.extent is not None:
                 raise InputError(f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got none")
-            return grid_at(jnp.arange(math.prod(self.cells)), self.cells)
+            return grid_at(jnp.arange(math.prod(self.cells)), self.cells, self.inclusive)
         if not jnp.issubdtype(at.dtype, jnp.floating):
             if self.extent is not None:
                 raise InputError(f"expected floating coordinates as the query, got {at.dtype}")
-            return grid_at(at, self.cells)
+            return grid_at(at, self.cells, self.inclusive)
         if at.ndim not in (2, 3) or at.shape[-1] != dims:
             raise InputError(f"expected coordinates [q, {dims}] or [b, q, {dims}] as the query, got {at.shape}")
         return at if self.extent is None else between(at, *self.extent)
@@ -202,10 +208,19 @@ class PositionQueries(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class FromTokens(Query):
-    """One query per input token of a modality (optical flow, segmentation of a cloud). `at`: int [q] or [b, q]."""
+    """One query per input token of a modality (optical flow, segmentation of a cloud). `at`: int [q] or [b, q].
+
+    cells: the grid that the tokens of a full input form, which answers then take; None leaves them in a row.
+    """
 
     modality: str
     project: int | None = None
+    cells: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """See Query."""
+        return self.cells
 
     @property
     def source(self) -> str:
@@ -238,6 +253,9 @@ class TokenQueries(nnx.Module):
             raise InputError(f"expected the input {self.config.modality!r}, whose tokens are the queries; it is absent")
         chosen = tokens[self.config.modality]
         values, mask = chosen.values, chosen.mask
+        cells = self.config.cells
+        if at is None and cells is not None and values.shape[1] != math.prod(cells):
+            raise InputError(f"expected the tokens of a full grid of {cells}, got {values.shape[1]}")
         if at is not None:
             if at.ndim == 2 and at.shape[0] not in (1, batch):
                 raise InputError(f"expected indices of a batch of {batch} as the query, got {at.shape}")
@@ -245,6 +263,59 @@ class TokenQueries(nnx.Module):
             values = jnp.take_along_axis(values, at[..., None], axis=1)
             mask = None if mask is None else jnp.take_along_axis(mask, at, axis=1)
         return Tokens(values if self.project is None else self.project(values), mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithInput(Query):
+    """Grid queries with the input's own values put before their positions, cell by cell.
+
+    modality: the input, whose tokens lie on the same grid. width: how many of a token's first channels to take, which
+    leaves its own position out. `at`: int [q] or [b, q], or None.
+    """
+
+    modality: str
+    width: int
+    grid: Grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See Query."""
+        return self.grid.shape
+
+    @property
+    def source(self) -> str:
+        """See Query."""
+        return self.modality
+
+    def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
+        """See Query."""
+        own = FromTokens(self.modality).channels(latent_channels, inputs)
+        if self.width > own:
+            raise ConfigError(f"WithInput.width is {self.width}, the tokens of {self.modality!r} have {own} channels")
+        return self.width + self.grid.channels(latent_channels, inputs)
+
+    def build(self, latent_channels, inputs, *, dtype, rngs) -> "InputQueries":
+        """See Query."""
+        self.channels(latent_channels, inputs)
+        return InputQueries(self, latent_channels, inputs, dtype=dtype, rngs=rngs)
+
+
+class InputQueries(nnx.Module):
+    """See WithInput."""
+
+    def __init__(self, config: WithInput, latent_channels: int, inputs: Mapping[str, int], *, dtype, rngs: nnx.Rngs):
+        kind = {"dtype": dtype, "rngs": rngs}
+        self.width = config.width
+        self.values = FromTokens(config.modality).build(latent_channels, inputs, **kind)
+        self.places = config.grid.build(latent_channels, inputs, **kind)
+
+    def __call__(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
+        """[b, q, c], with the tokens' own mask."""
+        values = self.values(batch, at, tokens)
+        places = self.places(batch, at, tokens)
+        if values.values.shape[1] != places.values.shape[1]:
+            raise InputError(f"expected {places.values.shape[1]} tokens, one a cell, got {values.values.shape[1]}")
+        return Tokens(jnp.concatenate([values.values[..., : self.width], places.values], axis=-1), values.mask)
 
 
 def _indices(at: Array) -> Array:

@@ -1,5 +1,7 @@
-"""Images on the host: files to uint8 arrays, resizing, and arrays to PNG files."""
+"""Images on the host: files to uint8 arrays, resizing and cropping, and arrays to PNG files."""
 
+import enum
+import math
 import os
 from typing import BinaryIO
 
@@ -29,6 +31,28 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+class Fit(enum.Enum):
+    """How a picture of any size becomes one of a wanted size; `frame_image` has the arithmetic."""
+
+    STRETCH = enum.auto()
+    """Resized to the size, whatever the aspect (ViT, SigLIP)."""
+    SHORTER_SIDE = enum.auto()
+    """Resized by its shorter side, then cropped around its centre (CLIP)."""
+    CENTRAL = enum.auto()
+    """A square around the centre, then resized (Perceiver)."""
+
+
+class Resample(enum.Enum):
+    """Interpolation when resizing. The values are Pillow's numbers, as written in preprocessor_config.json."""
+
+    NEAREST = 0
+    LANCZOS = 1
+    BILINEAR = 2
+    BICUBIC = 3
+    BOX = 4
+    HAMMING = 5
 
 
 def read_image(
@@ -65,31 +89,88 @@ def read_image(
         file = existing_file(path)
         with refusing(f"an image ({', '.join(FORMATS)})"), open(file, "rb") as handle:
             image = _decode(handle, max_pixels)
-            return _to_array(image, channels, background)
+            return pillow_array(image, channels, background)
 
 
-def resize_image(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize by bicubic interpolation; when shrinking, the kernel widens, so that nothing aliases.
+def resize_image(array: np.ndarray, height: int, width: int, resample: Resample = Resample.BICUBIC) -> np.ndarray:
+    """Resize by interpolation; when shrinking, the kernel widens, so that nothing aliases.
 
     Args:
         array: uint8 [h, w, c], c = 1, 3 or 4 (the fourth is alpha and weighs the colours).
         height: wanted rows, at least 1.
         width: wanted columns, at least 1.
+        resample: the kernel; NEAREST is the one that does not widen.
 
     Returns:
         uint8 [height, width, c].
 
     Raises:
-        InputError: another dtype or shape, or a size below 1.
+        InputError: another dtype or shape, a size below 1, or more than MAX_PIXELS pixels.
     """
     with naming("resize_image"):
-        array = np.asarray(array)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in _MODES or not array.size:
-            raise InputError(f"expected uint8 [h, w, c] with c = 1, 3 or 4, got {array.dtype} {list(array.shape)}")
-        if height < 1 or width < 1:
-            raise InputError(f"expected a size of at least 1 x 1, got {height} x {width}")
-        resized = _to_pillow(array).resize((width, height), Image.Resampling.BICUBIC)
+        array = _check_pixels(array)
+        _check_size(height, width)
+        resized = _to_pillow(array).resize((width, height), Image.Resampling(resample.value))
         return np.array(resized, dtype=np.uint8).reshape(height, width, array.shape[2])
+
+
+def frame_image(
+    array: np.ndarray,
+    height: int,
+    width: int,
+    *,
+    fit: Fit = Fit.STRETCH,
+    crop: float = 1.0,
+    resample: Resample = Resample.BICUBIC,
+) -> np.ndarray:
+    """Bring a picture to a size, bit for bit as the image processors of Hugging Face transformers (Pillow) do.
+
+    Where a crop leaves an odd number of rows or columns, the larger part of the rest is cut at the bottom and right.
+    (DeepMind's notebook for ImageNet cuts it at the top and left, and resizes by OpenCV, which aliases.)
+
+    Args:
+        array: uint8 [h, w, c], c = 1, 3 or 4.
+        height: wanted rows, at least 1.
+        width: wanted columns, at least 1.
+        fit: STRETCH resizes the whole picture and takes no `crop`. SHORTER_SIDE resizes the picture, its aspect kept
+            and the longer side rounded down, to a shorter side of round(max(height, width) / crop), and takes the
+            middle of that. CENTRAL takes a square of int(crop x shorter side), at least 1, out of the middle and
+            resizes it.
+        crop: part of the shorter side that is kept, above 0; such as 224 / 256 for Perceiver. Above 1 the picture
+            gets a black border.
+        resample: see Resample.
+
+    Returns:
+        uint8 [height, width, c].
+
+    Raises:
+        InputError: another dtype or shape, a size below 1, a crop that is not above 0, or more than MAX_PIXELS pixels
+            on the way (a sliver of a picture whose shorter side grows).
+    """
+    with naming("frame_image"):
+        array = _check_pixels(array)
+        _check_size(height, width)
+        if not (crop > 0 and math.isfinite(crop)):
+            raise InputError(f"crop: expected a number above 0, got {crop}")
+        rows, columns = array.shape[:2]
+        if fit is Fit.SHORTER_SIDE:
+            short = round(max(height, width) / crop)
+            grown = [short * side // min(rows, columns) for side in (rows, columns)]
+            return _central(resize_image(array, grown[0], grown[1], resample), height, width)
+        if fit is Fit.CENTRAL:
+            side = max(1, int(crop * min(rows, columns)))
+            array = _central(array, side, side)
+        return resize_image(array, height, width, resample)
+
+
+def to_grey(array: np.ndarray) -> np.ndarray:
+    """Colours uint8 [h, w, 3] to grey levels [h, w, 1], weighted as in ITU-R BT.601.
+
+    Raises:
+        InputError: another dtype or shape.
+    """
+    with naming("to_grey"):
+        return pillow_array(_to_pillow(_check_pixels(array)), 1, 255)
 
 
 def write_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
@@ -107,15 +188,41 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
         pixels = array[..., None] if array.ndim == 2 else array
         if pixels.ndim != 3 or pixels.shape[2] not in _MODES or not pixels.size:
             raise InputError(f"expected [h, w] or [h, w, c] with c = 1, 3 or 4, got {list(array.shape)}")
-        if np.issubdtype(pixels.dtype, np.floating):
-            # Written as "not all inside", NaN is refused too.
-            if not np.all((pixels >= 0) & (pixels <= 1)):
-                raise InputError(f"expected floats in [0, 1], got values from {pixels.min()} to {pixels.max()}")
-            pixels = np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
-        elif pixels.dtype != np.uint8:
-            raise InputError(f"expected uint8 or floating point, got {pixels.dtype}")
+        pixels = _bytes(pixels)
         with refusing("a writable path"), open(path, "wb") as handle:
             _to_pillow(pixels).save(handle, format="PNG")
+
+
+def write_gif(path: str | os.PathLike[str], frames: np.ndarray, seconds: float) -> None:
+    """Write a clip as an animated GIF file, which repeats.
+
+    Args:
+        path: the file, replaced when it exists.
+        frames: [t, h, w, c], c = 1 or 3; uint8, or floating point in [0, 1].
+        seconds: that each frame is shown; GIF keeps hundredths.
+
+    Raises:
+        InputError: another shape or dtype, floats that are not in [0, 1], or a path that cannot be written.
+    """
+    with naming(os.fspath(path)):
+        frames = np.asarray(frames)
+        if frames.ndim != 4 or frames.shape[3] not in (1, 3) or not frames.size:
+            raise InputError(f"expected [t, h, w, c] with c = 1 or 3, got {list(frames.shape)}")
+        first, *rest = [_to_pillow(frame) for frame in _bytes(frames)]
+        with refusing("a writable path"), open(path, "wb") as handle:
+            first.save(handle, format="GIF", save_all=True, append_images=rest, duration=seconds * 1000, loop=0)
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] to uint8."""
+    if np.issubdtype(pixels.dtype, np.floating):
+        # Written as "not all inside", NaN is refused too.
+        if not np.all((pixels >= 0) & (pixels <= 1)):
+            raise InputError(f"expected floats in [0, 1], got values from {pixels.min()} to {pixels.max()}")
+        return np.rint(pixels.astype(np.float32) * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"expected uint8 or floating point, got {pixels.dtype}")
+    return pixels
 
 
 def _decode(handle: BinaryIO, max_pixels: int) -> Image.Image:
@@ -127,14 +234,18 @@ def _decode(handle: BinaryIO, max_pixels: int) -> Image.Image:
         raise InputError(f"expected at most {max_pixels} pixels, got {image.height} x {image.width}")
     image.load()
     if image.format == "PNG":
-        _check_png_end(handle)
+        check_png_end(handle)
     # Not ImageOps.exif_transpose: that also re-encodes all other tags, and fails on those it cannot.
     turn = _UPRIGHT.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     return image if turn is None else image.transpose(turn)
 
 
-def _check_png_end(handle: BinaryIO) -> None:
-    """Walk the chunks up to IEND: Pillow stops at the last pixel and does not miss what should follow."""
+def check_png_end(handle: BinaryIO) -> None:
+    """Walk the chunks up to IEND: Pillow stops at the last pixel and does not miss what should follow.
+
+    Raises:
+        InputError: the file ends before.
+    """
     size = handle.seek(0, os.SEEK_END)
     start = 8  # the signature
     while start + 12 <= size:
@@ -146,8 +257,12 @@ def _check_png_end(handle: BinaryIO) -> None:
     raise InputError("expected a PNG that ends with an IEND chunk, got a truncated file")
 
 
-def _to_array(image: Image.Image, channels: int | None, background: int) -> np.ndarray:
-    """Bring any 8- or 16-bit Pillow image to uint8 [h, w, channels]."""
+def pillow_array(image: Image.Image, channels: int | None, background: int) -> np.ndarray:
+    """Bring any 8- or 16-bit Pillow image to uint8 [h, w, channels]; see `read_image`.
+
+    Raises:
+        InputError: pixels of 32 bits.
+    """
     if image.mode.startswith("I;16"):
         # Pillow clips these at 255 when asked for 8 bits, but keeps the upper byte of 16-bit colours.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -161,6 +276,28 @@ def _to_array(image: Image.Image, channels: int | None, background: int) -> np.n
         image = Image.alpha_composite(backdrop, image.convert("RGBA"))
     array = np.array(image.convert(_MODES[channels]), dtype=np.uint8)
     return array.reshape(image.height, image.width, channels)
+
+
+def _central(array: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Cut [height, width, c] out of the middle, with zeros where the array does not reach."""
+    _check_size(height, width)
+    pads = [(math.ceil(max(0, want - have) / 2), max(0, want - have) // 2)
+            for want, have in zip((height, width), array.shape, strict=False)]  # fmt: skip
+    array = np.pad(array, [*pads, (0, 0)])
+    top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
+    return array[top : top + height, left : left + width]
+
+
+def _check_pixels(array: np.ndarray) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in _MODES or not array.size:
+        raise InputError(f"expected uint8 [h, w, c] with c = 1, 3 or 4, got {array.dtype} {list(array.shape)}")
+    return array
+
+
+def _check_size(height: int, width: int) -> None:
+    if not (height >= 1 and width >= 1 and height * width <= MAX_PIXELS):
+        raise InputError(f"expected a size of 1 x 1 to {MAX_PIXELS} pixels, got {height} x {width}")
 
 
 def _to_pillow(array: np.ndarray) -> Image.Image:

@@ -27,10 +27,11 @@ class TrainingError(RuntimeError):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. ema is None where no average is kept."""
+    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm."""
 
     step: jax.Array
     parameters: nnx.State
+    statistics: nnx.State
     optimizer: optax.OptState
     ema: nnx.State | None
 
@@ -65,29 +66,32 @@ class Trainer:
 
     def start(self) -> TrainState:
         """A fresh state."""
-        parameters = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param)
+        parameters, statistics = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
         # Copied, since the step gives away the buffers of its argument and no two leaves may share one.
         ema = None if self.experiment.ema is None else jax.tree.map(jnp.copy, parameters)
-        return TrainState(jnp.asarray(0, jnp.int32), parameters, self.experiment.optimizer.init(parameters), ema)
+        optimizer = self.experiment.optimizer.init(parameters)
+        return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema)
 
     def model(self, state: TrainState) -> Perceiver:
         """The model to evaluate: the average where one is kept. It owns its arrays, so training may go on."""
         kept = state.parameters if state.ema is None else state.ema
-        return nnx.merge(self.graph, jax.tree.map(jnp.copy, kept))
+        return nnx.merge(self.graph, *jax.tree.map(jnp.copy, (kept, state.statistics)))
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         self.compilations += 1  # runs when JAX traces, which is once per compilation
         key = jax.random.fold_in(self._key, state.step)
 
-        def loss_of(parameters: nnx.State) -> tuple[jax.Array, dict[str, jax.Array]]:
-            return self.experiment.objective(nnx.merge(self.graph, parameters), batch, key)
+        def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
+            model = nnx.merge(self.graph, parameters, state.statistics)
+            loss, metrics = self.experiment.objective(model, batch, key)
+            return loss, (metrics, nnx.state(model, nnx.BatchStat))
 
-        (loss, metrics), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        (loss, (metrics, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
         updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         ema = None if state.ema is None else self._averaged(state.ema, parameters, state.step)
         metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)} | metrics
-        return TrainState(state.step + 1, parameters, optimizer, ema), metrics
+        return TrainState(state.step + 1, parameters, statistics, optimizer, ema), metrics
 
     def _averaged(self, ema: nnx.State, parameters: nnx.State, step: jax.Array) -> nnx.State:
         """The usual moving average with a shorter memory at the start, so that it forgets the first parameters."""

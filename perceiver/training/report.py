@@ -15,7 +15,8 @@ import numpy as np
 from perceiver import viz
 from perceiver.errors import InputError
 from perceiver.model import parameter_count
-from perceiver.saving import dump, from_pretrained, read_json
+from perceiver.pretrained import from_pretrained
+from perceiver.saving import dump, read_json
 from perceiver.training.experiment import Experiment, Scores
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log

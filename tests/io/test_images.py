@@ -10,6 +10,7 @@ from PIL import Image
 
 from perceiver.errors import InputError
 from perceiver.io import read_image, resize_image, write_png
+from perceiver.io.images import MAX_PIXELS, Fit, Resample, frame_image, to_grey
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -212,11 +213,100 @@ def test_resize_does_not_alias():
         (np.zeros((4, 4, 2), np.uint8), (2, 2)),
         (np.zeros((0, 4, 3), np.uint8), (2, 2)),
         (np.zeros((4, 4, 3), np.uint8), (0, 2)),
+        (np.zeros((4, 4, 3), np.uint8), (MAX_PIXELS, 2)),
     ],
 )
 def test_resize_refuses(array, size):
     with pytest.raises(InputError, match="expected"):
         resize_image(array, *size)
+
+
+def numbered(height, width):
+    """A picture whose pixels say where they are: row, column, 9."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y, x, np.full_like(y, 9)], axis=-1).astype(np.uint8)
+
+
+def test_resampling_kernels_differ():
+    noise = np.random.default_rng(0).integers(0, 2, (16, 16, 1), dtype=np.uint8) * 255
+    assert len({resize_image(noise, 7, 7, kind).tobytes() for kind in Resample}) == len(Resample)
+    assert set(resize_image(noise, 7, 7, Resample.NEAREST).ravel()) == {0, 255}
+
+
+def test_stretching_is_resizing():
+    picture = smooth(11, 30)
+    assert np.array_equal(frame_image(picture, 7, 5), resize_image(picture, 7, 5))
+    nearest = frame_image(picture, 7, 5, resample=Resample.NEAREST)
+    assert np.array_equal(nearest, resize_image(picture, 7, 5, Resample.NEAREST))
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "rows", "columns"),
+    [
+        ((8, 12), 1.0, (0, 8), (2, 10)),
+        ((8, 13), 1.0, (0, 8), (2, 10)),  # of the five columns that go, the larger part on the right
+        ((13, 8), 0.5, (4, 8), (2, 6)),
+        ((9, 9), 0.5, (2, 6), (2, 6)),  # int(4.5) out of 9
+        ((9, 9), 0.01, (4, 5), (4, 5)),
+    ],
+)
+def test_a_central_crop(size, crop, rows, columns):
+    side = rows[1] - rows[0]
+    framed = frame_image(numbered(*size), side, side, fit=Fit.CENTRAL, crop=crop)
+    assert np.array_equal(framed, numbered(*size)[slice(*rows), slice(*columns)])
+
+
+def test_a_central_crop_beyond_the_picture_has_a_black_border():
+    framed = frame_image(numbered(4, 6), 7, 7, fit=Fit.CENTRAL, crop=1.75)
+    assert np.array_equal(framed[2:6, 1:7], numbered(4, 6))  # the larger part in front, as in Hugging Face's
+    framed[2:6, 1:7] = 0
+    assert not framed.any()
+
+
+@pytest.mark.parametrize("size", [(20, 31), (31, 20), (20, 20), (5, 200)])
+def test_a_shorter_side_keeps_the_aspect(size):
+    framed = frame_image(numbered(*size), 10, 10, fit=Fit.SHORTER_SIDE)
+    middle = framed.mean(axis=(0, 1))[:2]
+    np.testing.assert_allclose(middle, (np.array(size) - 1) / 2, atol=1)
+    zoomed = frame_image(numbered(*size), 10, 10, fit=Fit.SHORTER_SIDE, crop=0.5, resample=Resample.NEAREST)
+    grown = resize_image(numbered(*size), *(20 * side // min(size) for side in size), Resample.NEAREST)
+    top, left = (grown.shape[0] - 10) // 2, (grown.shape[1] - 10) // 2
+    assert np.array_equal(zoomed, grown[top : top + 10, left : left + 10])
+
+
+@pytest.mark.parametrize("fit", Fit)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_framing_gives_the_size_and_keeps_flat_colours(fit, channels):
+    flat = np.full((9, 14, channels), 200, np.uint8)
+    for size in [(1, 1), (5, 8), (20, 3)]:
+        framed = frame_image(flat, *size, fit=fit)
+        assert framed.shape == (*size, channels)
+        assert (framed == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "size", "options", "message"),
+    [
+        (np.zeros((4, 4, 3)), (2, 2), {}, "expected uint8"),
+        (np.zeros((4, 4, 3), np.uint8), (0, 2), {"fit": Fit.SHORTER_SIDE}, "got 0 x 2"),
+        (np.zeros((4, 4, 3), np.uint8), (2, 2), {"crop": 0.0}, "crop: expected a number above 0, got 0.0"),
+        (np.zeros((4, 4, 3), np.uint8), (2, 2), {"crop": float("nan")}, "crop"),
+        (np.zeros((4, 4, 3), np.uint8), (2, 2), {"crop": 1e9, "fit": Fit.CENTRAL}, "size of 1 x 1 to"),
+        (np.zeros((4, 4, 3), np.uint8), (2, 2), {"crop": 1e9, "fit": Fit.SHORTER_SIDE}, "size of 1 x 1 to"),
+        (np.zeros((1, 2**20, 3), np.uint8), (99, 99), {"fit": Fit.SHORTER_SIDE}, "size of 1 x 1 to"),
+    ],
+)
+def test_framing_refuses(array, size, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        frame_image(array, *size, **options)
+    assert str(caught.value).startswith("frame_image")
+
+
+def test_grey_levels_are_those_of_reading_in_grey(tmp_path):
+    write_png(tmp_path / "a.png", smooth())
+    assert np.array_equal(to_grey(smooth()), read_image(tmp_path / "a.png", 1))
+    with pytest.raises(InputError, match="to_grey"):
+        to_grey(np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])

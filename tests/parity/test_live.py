@@ -1,0 +1,398 @@
+"""The six Perceiver IOs of transformers at full size with random weights: ours beside the installed transformers + torch.
+
+Nothing of the weights is left at a constant: norms, biases and running statistics are drawn too, and queries and keys of
+the cross-attends are large enough for attention to be sharp. What torch saves is loaded by `from_pretrained`, asked
+through the public call, written back by `write_hub`, and loaded by transformers again.
+
+With PERCEIVER_PARITY_OUT=FILE the figures are written there as JSON.
+"""
+
+import contextlib
+import functools
+import gc
+import importlib.util
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors import safe_open
+
+import perceiver
+from perceiver.adapters.text import TextTokens
+from perceiver.inference import ask
+from perceiver.pretrained import write_hub
+from perceiver.tokens import Tokens
+from tests.parity.comparison import Comparison
+
+ABSENT = [package for package in ("torch", "transformers") if importlib.util.find_spec(package) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(ABSENT), reason=f"needs {' and '.join(ABSENT)}, the reference that is compared with"),
+    pytest.mark.filterwarnings("default"),
+]
+
+TIGHT = 1e-5
+LICENSE = Path(__file__).parents[2] / "LICENSE"
+
+
+class Given(NamedTuple):
+    """One call, for us and for them; both get the same raw picture, clip or text.
+
+    ours: arguments of `ask`. theirs: arguments of forward, as numpy arrays.
+    """
+
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+
+class Case(NamedTuple):
+    """One architecture.
+
+    config: what differs from transformers' defaults. given: a function of a generator. answers: by our output's name,
+    where theirs is, and the factor that ours and theirs take to be the network's own numbers.
+    loose: tolerances end to end, where Fourier features of high bands are rounded in another order.
+    """
+
+    config: dict[str, Any]
+    given: Callable[[np.random.Generator], Given]
+    answers: dict[str, tuple[str, float, float]]
+    loose: dict[str, float] = {}
+
+
+# --- what is asked --------------------------------------------------------------------------------------------------
+
+
+def scene(rng, *shape):
+    """Something like a picture or a clip [..., h, w, c], uint8: blocks of colour with grain."""
+    *front, height, width, channels = shape
+    coarse = rng.uniform(0, 255, (*front, -(-height // 16), -(-width // 16), channels))
+    blocks = coarse.repeat(16, axis=-3).repeat(16, axis=-2)[..., :height, :width, :]
+    return (blocks + rng.normal(0, 12, shape)).clip(0, 255).astype(np.uint8)
+
+
+def picture(rng):
+    pixels = scene(rng, 2, 224, 224, 3)
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    normalised = (pixels / np.float32(255) - mean) / std
+    return Given({"inputs": {"image": pixels}}, {"inputs": normalised.transpose(0, 3, 1, 2)})
+
+
+def text(rng):
+    """Two texts, one as long as may be, both with masked bytes."""
+    from transformers import PerceiverTokenizer
+
+    words = "Änderungen — " + LICENSE.read_text(encoding="utf-8")
+    found = PerceiverTokenizer()([words, words[:700]], padding="max_length", truncation=True, max_length=2048)
+    ids, mask = np.asarray(found["input_ids"]), np.asarray(found["attention_mask"])
+    ids = np.where((rng.random(ids.shape) < 0.15) & (ids > 5), 3, ids)  # 3 is [MASK], and bytes start at 6
+    ours = {"inputs": {"text": ids.astype(np.int32)}, "masks": {"text": mask.astype(bool)}}
+    return Given(ours, {"inputs": ids, "attention_mask": mask})
+
+
+def frames(rng):
+    """A scene, and the same moved by a few pixels; theirs takes each pixel's surroundings, as its notebook cuts them."""
+    whole = scene(rng, 372, 501, 3)
+    pair = np.stack([whole[:368, :496], whole[4:, 5:]])
+    padded = np.pad(pair / np.float32(255) * 2 - 1, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    squares = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # [2, h, w, c, rows, columns]
+    patches = squares.transpose(0, 4, 5, 3, 1, 2).reshape(1, 2, 27, 368, 496)
+    return Given({"inputs": {"frames": pair[None]}}, {"inputs": patches.astype(np.float32)})
+
+
+def clip(rng):
+    """The first of 128 chunks of a clip with sound, as in transformers' documentation."""
+    clip = scene(rng, 1, 16, 224, 224, 3)
+    time = np.arange(30_720, dtype=np.float32) / 48_000
+    sound = np.sin(2 * np.pi * 440 * time) * 0.5 + rng.normal(0, 0.05, time.shape)
+    sound = sound[None].astype(np.float32)
+    points = {"image": np.arange(16 * 224 * 224 // 128), "audio": np.arange(1920 // 128)}
+    inputs = {"image": clip, "audio": sound, "label": np.zeros((1, 700), np.float32)}
+    theirs = inputs | {
+        "image": (clip / np.float32(255)).transpose(0, 1, 4, 2, 3),
+        "audio": sound[..., None],
+    }
+    chosen = {**points, "label": None}
+    ours = {"inputs": inputs, "queries": {name: at.astype(np.int32) for name, at in points.items()}}
+    return Given(ours, {"inputs": theirs, "subsampled_output_points": chosen})
+
+
+IMAGES = {
+    "num_latents": 512,
+    "d_latents": 1024,
+    "num_blocks": 8,
+    "num_self_attends_per_block": 6,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "qk_channels": None,
+    "v_channels": None,
+    "num_labels": 1000,
+    "image_size": 224,
+}
+FLOW = {
+    "num_latents": 2048,
+    "d_latents": 512,
+    "d_model": 322,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 24,
+    "num_self_attention_heads": 16,
+    "num_cross_attention_heads": 1,
+    "train_size": [368, 496],
+}
+CLIPS = {
+    "num_latents": 784,
+    "d_latents": 512,
+    "d_model": 704,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 8,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "num_labels": 700,
+}
+LABEL = {"label": ("", 1.0, 1.0)}
+CASES = {
+    "PerceiverForImageClassificationFourier": Case(IMAGES | {"d_model": 261}, picture, LABEL),
+    "PerceiverForImageClassificationLearned": Case(IMAGES | {"d_model": 512}, picture, LABEL),
+    "PerceiverForImageClassificationConvProcessing": Case(IMAGES | {"d_model": 322}, picture, LABEL),
+    "PerceiverForMaskedLM": Case({"qk_channels": 256, "v_channels": 1280}, text, {"text": ("", 1.0, 1.0)}),
+    # Theirs divides by 100, and leaves the factor 20 of the notebook out.
+    "PerceiverForOpticalFlow": Case(FLOW, frames, {"flow": ("", 5.0, 100.0)}),
+    "PerceiverForMultimodalAutoencoding": Case(
+        CLIPS, clip, {name: (name, 1.0, 1.0) for name in ("audio", "image", "label")}
+    ),
+}
+
+
+# --- theirs ---------------------------------------------------------------------------------------------------------
+
+
+def random_weights(model, seed):
+    """Draw everything: linear maps keep the size of what passes through, norms and biases are about what training gives."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor, scale, centre=0.0):
+        tensor.normal_(generator=generator).mul_(scale).add_(centre)
+
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith("num_batches_tracked"):
+                tensor.fill_(1000)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 2.0, generator=generator)
+            elif "norm" in name and name.endswith("weight"):
+                draw(tensor, 0.2, 1.0)
+            elif name.endswith(("bias", "running_mean")):
+                draw(tensor, 0.1)
+            elif tensor.ndim == 4 or (tensor.ndim == 2 and name.endswith("weight") and "embeddings" not in name):
+                sharp = "cross_attention" in name and ("query" in name or "key" in name)
+                draw(tensor, (1.5 if sharp else 1.0) / tensor[0].numel() ** 0.5)
+            else:  # latents, positions, mask tokens, an embedding of bytes
+                draw(tensor, 0.5)
+
+
+def as_torch(tree):
+    """Numpy arrays in a tree of dicts as tensors."""
+    import torch
+
+    if isinstance(tree, dict):
+        return {name: as_torch(value) for name, value in tree.items()}
+    return tree if tree is None else torch.from_numpy(np.ascontiguousarray(tree))
+
+
+def run_theirs(model, given):
+    """Answers by name ("" for a single one), and what goes into the encoder, out of it and into the decoder."""
+    import torch
+
+    seen = {}
+
+    def encoder(module, args, kwargs, output):
+        seen["inputs"], seen["latents"] = kwargs["inputs"].numpy(), output[0].numpy()
+
+    def decoder(module, args, kwargs):
+        seen["queries"] = args[0].numpy()
+
+    basic = model.perceiver.decoder
+    basic = getattr(basic, "decoder", basic)
+    hooks = [
+        model.perceiver.encoder.register_forward_hook(encoder, with_kwargs=True),
+        basic.register_forward_pre_hook(decoder, with_kwargs=True),
+    ]
+    with torch.no_grad():
+        logits = model(**as_torch(given)).logits
+    for hook in hooks:
+        hook.remove()
+    logits = logits if isinstance(logits, dict) else {"": logits}
+    return {name: value.numpy() for name, value in logits.items()}, seen
+
+
+def build_theirs(name, config, folder, seed):
+    """A model with random weights, saved as transformers saves it, with the files that the Hub has beside it."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    model = getattr(transformers, name)(
+        transformers.PerceiverConfig(**config, attn_implementation="eager", architectures=[name])
+    )
+    random_weights(model, seed)
+    model.eval().save_pretrained(folder)
+    if "ImageClassification" in name:
+        transformers.PerceiverImageProcessor().save_pretrained(folder)
+    return model
+
+
+# --- ours -----------------------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _front(graph, state, inputs, masks):
+    """What goes into the encoder."""
+    model = nnx.merge(graph, state)
+    return model.join(model.tokenise(inputs, masks)).values
+
+
+@functools.partial(jax.jit, static_argnames="graph")
+def _behind(graph, state, inputs, mask, queries):
+    """The network from what goes into the encoder and the decoders on: latents, and answers by name."""
+    model = nnx.merge(graph, state)
+    latents = model.encoder(Tokens(inputs, mask))
+    tables = {name: part.table[...] for name, part in model.adapters.items() if isinstance(part, TextTokens)}
+    answers = {}
+    for name, asked in queries.items():
+        decoder = model.decoders[name]
+        trunk = decoder.config.trunk
+        found = (
+            decoder.cross(asked, Tokens(latents)) if trunk is None else _through(model.trunks[trunk], asked, latents)
+        )
+        answers[name] = decoder.head(found, tables)
+    return latents, answers
+
+
+def _through(trunk, asked, latents):
+    return trunk.project(trunk.cross(asked, Tokens(latents)))
+
+
+def compare(model, case, given, answers, seen):
+    """Every array of ours beside theirs."""
+    graph, state = nnx.split(model)
+    masks = given.ours.get("masks", {})
+    with jax.default_matmul_precision("highest"):
+        found = ask(model, **given.ours)
+        front = jax.device_get(_front(graph, state, given.ours["inputs"], masks))
+        counts = {n: case_count(answers[theirs], seen, n, given) for n, (theirs, _, _) in case.answers.items()}
+        ends = np.cumsum([counts[name] for name in sorted(counts)])[:-1]
+        asked = dict(zip(sorted(counts), np.split(seen["queries"], ends, axis=1), strict=True))
+        latents, behind = jax.device_get(_behind(graph, state, seen["inputs"], next(iter(masks.values()), None), asked))
+    yield Comparison("encoder inputs", front, seen["inputs"], case.loose.get("encoder inputs", TIGHT))
+    for name, (theirs, ours_by, theirs_by) in case.answers.items():
+        reference = answers[theirs] * np.float32(theirs_by)
+        end_to_end = (found[name] * np.float32(ours_by)).reshape(reference.shape)
+        yield Comparison(name, end_to_end, reference, case.loose.get(name, TIGHT))
+        rest = (behind[name] * np.float32(ours_by)).reshape(reference.shape)
+        yield Comparison(f"{name} from their inputs", rest, reference)
+    yield Comparison("latents from their inputs", latents, seen["latents"])
+
+
+def case_count(answer, seen, name, given):
+    """How many queries an output has of those that the decoder gets."""
+    points = given.theirs.get("subsampled_output_points")
+    if points is None:
+        return seen["queries"].shape[1]
+    return 1 if points[name] is None else len(points[name])
+
+
+# --- the test -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def record():
+    """Takes one row of figures a model; they go to the file that PERCEIVER_PARITY_OUT names."""
+    rows: list[dict[str, Any]] = []
+
+    def add(row):
+        rows.append(row)
+        if os.environ.get("PERCEIVER_PARITY_OUT"):
+            import torch
+            import transformers
+
+            versions = {module.__name__: module.__version__ for module in (jax, torch, transformers, perceiver)}
+            content = {"versions": versions, "models": rows}
+            Path(os.environ["PERCEIVER_PARITY_OUT"]).write_text(json.dumps(content, indent=1) + "\n")
+
+    return add
+
+
+@contextlib.contextmanager
+def timed(seconds, name):
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_full_size_models_agree_with_transformers(name, record):
+    import transformers
+
+    case, seconds = CASES[name], {}
+    given = case.given(np.random.default_rng(1))
+    with TemporaryDirectory() as folder:
+        hub, back = Path(folder) / "hub", Path(folder) / "back"
+        with timed(seconds, "build"):
+            model = build_theirs(name, case.config, hub, seed=7)
+        with timed(seconds, "torch"):
+            answers, seen = run_theirs(model, given.theirs)
+        del model
+        gc.collect()
+        with timed(seconds, "load"):
+            ours = perceiver.from_pretrained(hub)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(ours, nnx.Param)))
+        with timed(seconds, "jax"):
+            comparisons = list(compare(ours, case, given, answers, seen))
+        with timed(seconds, "round trip"):
+            write_hub(ours, back)
+            del ours, seen
+            gc.collect()
+            same_tensors(hub / "model.safetensors", back / "model.safetensors")
+            again, report = getattr(transformers, name).from_pretrained(
+                back, output_loading_info=True, attn_implementation="eager"
+            )
+            assert not any(report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+            repeated, _ = run_theirs(again.eval(), given.theirs)
+            del again
+            gc.collect()
+    jax.clear_caches()
+    errors = {
+        c.what: {"error": c.error, "tolerance": c.tolerance, "largest": float(np.abs(c.theirs).max())}
+        for c in comparisons
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    record(
+        {
+            "model": name,
+            "parameters": parameters,
+            "errors": errors,
+            "seconds": seconds,
+            "peak GiB so far": round(peak, 2),
+        }
+    )
+    for key, value in answers.items():
+        np.testing.assert_array_equal(repeated[key], value, err_msg=f"{key}: transformers with what we write back")
+    failed = [f"{c.what}: {c.error:.2e} > {c.tolerance:.0e}" for c in comparisons if c.error > c.tolerance]
+    assert not failed, "\n".join(failed)
+
+
+def same_tensors(first, second):
+    with safe_open(first, "np") as theirs, safe_open(second, "np") as ours:
+        assert set(theirs.keys()) == set(ours.keys())
+        for key in theirs.keys():  # noqa: SIM118
+            np.testing.assert_array_equal(ours.get_tensor(key), theirs.get_tensor(key), err_msg=key)
