@@ -24,6 +24,7 @@ class Activation(enum.Enum):
     GELU_TANH = "tanh approximation of GELU (DeepMind)"
     GELU_ERF = "exact GELU (Hugging Face)"
     QUICK_GELU = "x sigmoid(1.702 x) (CLIP)"
+    SILU = "x sigmoid(x), also called swish"
     RELU = "max(x, 0)"
     SQUARED_RELU = "max(x, 0)^2 (Perceiver AR)"
 
@@ -36,6 +37,7 @@ _ACTIVATIONS = {
     Activation.GELU_TANH: lambda x: jax.nn.gelu(x, approximate=True),
     Activation.GELU_ERF: lambda x: jax.nn.gelu(x, approximate=False),
     Activation.QUICK_GELU: lambda x: x * jax.nn.sigmoid(1.702 * x),
+    Activation.SILU: jax.nn.silu,
     Activation.RELU: jax.nn.relu,
     Activation.SQUARED_RELU: lambda x: jnp.square(jax.nn.relu(x)),
 }

@@ -395,7 +395,7 @@ def _convert(words: list[str]) -> None:
     _parse(convert, words, "convert")
 
 
-def convert(model: Positional[Path], folder: Positional[Path], revision: str | None = None, hub: bool = False) -> None:
+def convert(model: Positional[str], folder: Positional[Path], revision: str | None = None, hub: bool = False) -> None:
     """Write a model in another layout: published weights as a model folder, or a model for transformers.
 
     Examples:
@@ -444,7 +444,7 @@ def inspect(paths: Positional[tuple[Path, ...]], batch: int = 1) -> None:
     if not paths:
         raise InputError("give at least one model folder or folder of a run")
     console = Console()
-    for table in describe_model(from_pretrained(paths[0]), batch):
+    for table in describe_model(from_pretrained(str(paths[0])), batch):
         console.print(table)
     reports = [read_json(path / "report.json") for path in paths if (path / "report.json").is_file()]
     if reports:

@@ -11,7 +11,7 @@ from safetensors.numpy import save as save_tensors
 from perceiver.errors import InputError, naming
 from perceiver.hub import HubFiles, resolve
 from perceiver.model import Model
-from perceiver.saving import MANIFEST, dump, load, weights, with_weights, write_new_folder
+from perceiver.saving import CONFIG, MANIFEST, dump, load, read_json, weights, with_weights, write_new_folder
 from perceiver.zoo import releases, tables
 from perceiver.zoo.architectures import family_of, written_as
 from perceiver.zoo.families import HubConfig
@@ -44,7 +44,17 @@ def from_pretrained(source: str | Path, revision: str | None = None, types: Iter
             return load(folder, types)
     if path.suffix.lower() in PICKLES:
         return releases.load(path)
+    if path.is_dir():
+        _check_folder(path)
     return convert(resolve(source, revision))
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that is no model, or one of ours that has lost its manifest."""
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}, and no {CONFIG} either")
+    if "model_type" not in (found := read_json(folder / CONFIG)) and "type" in found:
+        raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}")
 
 
 def convert(files: HubFiles) -> Model:

@@ -27,6 +27,8 @@ import perceiver.convolutions
 import perceiver.decoders
 import perceiver.dual
 import perceiver.encoder
+import perceiver.hierarchical
+import perceiver.hierarchical_blocks
 import perceiver.positions
 import perceiver.prompts
 import perceiver.spectrogram
@@ -58,6 +60,9 @@ def known_types() -> list[type]:
         perceiver.dual.SigmoidContrast,
         perceiver.dual.SoftmaxContrast,
         perceiver.encoder.Encoder,
+        perceiver.hierarchical.HierarchicalConfig,
+        perceiver.hierarchical.Signal,
+        perceiver.hierarchical_blocks.Level,
         perceiver.positions.Fourier,
         perceiver.positions.Learned,
         perceiver.positions.Projected,

@@ -12,8 +12,11 @@ from flax import nnx
 
 import perceiver as p
 
-GOLDENS = pathlib.Path(os.environ.get("PERCEIVER_GOLDENS", pathlib.Path(__file__).parent / "goldens"))
-"""Reference outputs, see the README there."""
+CARRIED = pathlib.Path(__file__).parent / "goldens"
+"""Reference outputs that the project carries, see the README there."""
+
+GOLDENS = pathlib.Path(os.environ.get("PERCEIVER_GOLDENS", CARRIED))
+"""Reference outputs to test against."""
 
 MELS = p.Spectrogram(frame_length=32, hop=16, sample_rate=8000, mels=4)
 NARROW = p.Fourier(bands=2, max_resolution=(8.0, 8.0, 8.0))

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +11,8 @@ import pytest
 from perceiver import spectrogram as sp
 from perceiver.errors import ConfigError, InputError
 from perceiver.spectrogram import Log, MelScale, Pad, Spectrogram, Window
+from tests.models import GOLDENS
 
-GOLDENS = pathlib.Path(os.environ.get("PERCEIVER_GOLDENS", pathlib.Path(__file__).parent / "goldens"))
 WINDOWS = {
     "hann": Window.HANN,
     "hanning": Window.HANN,

@@ -20,14 +20,14 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": Activation.GELU_TANH,
     "gelu_fast": Activation.GELU_TANH,
     "quick_gelu": Activation.QUICK_GELU,
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
     "relu": Activation.RELU,
     "relu2": Activation.SQUARED_RELU,
 }
 """By the name in `hidden_act`."""
 
-_NAMES = {
-    activation: name for name, activation in reversed(ACTIVATIONS.items()) if name not in ("gelu_new", "gelu_fast")
-}
+_NAMES = {kind: name for name, kind in reversed(ACTIVATIONS.items()) if name not in ("gelu_new", "gelu_fast", "swish")}
 
 _ATTENTION = {
     "attention.self.query": "attention.query",

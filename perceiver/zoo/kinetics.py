@@ -79,10 +79,10 @@ def autoencoder(
     )
 
 
-def haiku_rows(config: PerceiverConfig) -> list[Row]:
-    """DeepMind's names."""
+def haiku_rows(config: PerceiverConfig, encoder: str = "encoder") -> list[Row]:
+    """DeepMind's names. encoder: of the encoder's module."""
     trunk = "multimodal_decoder/~/basic_decoder"
-    rows = haiku.encoder(config.encoder, "encoder")
+    rows = haiku.encoder(config.encoder, encoder)
     for name in config.mask_rates:
         rows.append(haiku.padding(f"multimodal_preprocessor/{name}_mask_token", f"join.masks.{name}"))
     for name in NAMES:

@@ -25,6 +25,8 @@ _ACTIVATIONS = {
     "gelu_fast": Activation.GELU_TANH,
     "gelu_accurate": Activation.GELU_TANH,
     "quick_gelu": Activation.QUICK_GELU,
+    "silu": Activation.SILU,
+    "swish": Activation.SILU,
     "relu": Activation.RELU,
     "relu2": Activation.SQUARED_RELU,
 }

@@ -34,18 +34,67 @@ def compare(folder, name):
     with jax.default_matmul_precision("highest"):
         if case.get("spec") is None:
             yield from functions(arrays)
-        elif case["spec"]["forward"] == "component":
-            yield from component(case["spec"]["component"], arrays)
+            return
+        if case["spec"]["forward"] == "component":
+            compared = list(component(case["spec"]["component"], arrays))
         else:
-            yield from network(case, arrays)
+            compared = list(network(case, arrays))
+    wanted = {key for key in arrays if key.startswith(("outputs/", "inter/", "new_state/"))}
+    left_out = wanted - {one.what for one in compared}
+    assert not left_out, f"{name}: nothing of ours beside {sorted(left_out)}"
+    yield from compared
 
 
 # --- from constructor arguments to a config -----------------------------------------------------------------------
 
 
+DEFAULTS = {
+    "ImagePreprocessor": {
+        "prep_type": "conv",
+        "spatial_downsample": 4,
+        "temporal_downsample": 1,
+        "position_encoding_type": "fourier",
+        "num_channels": 64,
+        "conv_after_patching": False,
+        "conv2d_use_batchnorm": True,
+        "concat_or_add_pos": "concat",
+    },
+    "AudioPreprocessor": {"samples_per_patch": 96, "position_encoding_type": "fourier", "concat_or_add_pos": "concat"},
+    "MultimodalPreprocessor": {"mask_probs": None, "min_padding_size": 2},
+    "PerceiverEncoder": {
+        "num_self_attends_per_block": 6,
+        "num_blocks": 8,
+        "z_index_dim": 512,
+        "num_z_channels": 1024,
+        "qk_channels": None,
+        "v_channels": None,
+        "num_cross_attend_heads": 1,
+        "num_self_attend_heads": 8,
+        "cross_attend_widening_factor": 1,
+        "self_attend_widening_factor": 1,
+        "dropout_prob": 0.0,
+        "cross_attention_shape_for_attn": "kv",
+        "use_query_residual": True,
+    },
+    "FlowDecoder": {"rescale_factor": 100.0},
+}
+"""Of the reference's constructors, where a case does not say."""
+
+BASIC = {
+    "position_encoding_type": "trainable",
+    "qk_channels": None,
+    "v_channels": None,
+    "num_heads": 1,
+    "use_query_residual": False,
+    "concat_preprocessed_input": False,
+}
+"""Of BasicDecoder, which the other decoders pass their arguments on to."""
+
+
 def arguments(entry):
     """All arguments of a constructor, defaults included."""
-    return entry.get("defaults_not_passed", {}) | entry["kwargs"]
+    known = DEFAULTS.get(entry["class"].split(".")[-1], {})
+    return known | entry.get("defaults_not_passed", {}) | entry["kwargs"]
 
 
 def tuple_or_none(values):
@@ -94,6 +143,9 @@ def audio(given, shape):
     return p.Waveform(shape[0], 48_000, patch, position=position(given), add_position=added)
 
 
+NAMES = {"ImagePreprocessor": "image", "AudioPreprocessor": "audio", "OneHotPreprocessor": "label"}
+
+
 def adapter(entry, shape):
     """Any preprocessor of one modality."""
     kind, given = entry["class"].split(".")[-1], arguments(entry)
@@ -131,15 +183,6 @@ def attending(given):
     return p.Block(residual=given["use_query_residual"], **{ours: given[theirs] for ours, theirs in names.items()})
 
 
-BASIC = {
-    "qk_channels": None,
-    "v_channels": None,
-    "num_heads": 1,
-    "use_query_residual": False,
-    "concat_preprocessed_input": False,
-}
-
-
 def cells(given):
     """Grid of a decoder's queries."""
     if "output_shape" in given:
@@ -162,7 +205,7 @@ def query(given, inclusive):
 def network(case, arrays):
     """A Perceiver with everything around it."""
     spec = case["spec"]
-    modules = case["spec_with_defaults"]
+    modules = case.get("spec_with_defaults", spec["modules"])
     inputs = {key.removeprefix("inputs/"): value for key, value in arrays.items() if key.startswith("inputs/")}
     builder = {"plain": plain, "flow": optical_flow, "mlm": masked_language}[spec["forward"]]
     if spec["forward"] == "plain" and modules["decoder"]["class"].endswith("MultimodalDecoder"):
@@ -193,13 +236,14 @@ def plain(spec, modules, inputs):
     """One modality, or raw vectors."""
     raw = inputs["x"]
     entry = modules["input_preprocessor"]
-    name = "x" if entry is None else "image"
+    name = "x" if entry is None else NAMES[entry["class"].split(".")[-1]]
     source = p.Vectors(*raw.shape[1:]) if entry is None else adapter(entry, raw.shape[1:])
+    raw = raw[..., 0] if name == "audio" else raw
     latent = encoder(modules["encoder"])
     theirs = modules["encoder"]["kwargs"].get("name", "perceiver_encoder")
     rows = haiku.encoder(latent, theirs)
-    if entry is not None:
-        rows += haiku.preprocessor(source, "image_preprocessor", name)
+    if name in ("image", "audio"):
+        rows += haiku.preprocessor(source, f"{name}_preprocessor", name)
     kind, given = modules["decoder"]["class"].split(".")[-1], BASIC | arguments(modules["decoder"])
     at = inputs.get("subsampled/points")
     if kind == "ProjectionDecoder":
@@ -236,7 +280,7 @@ def masked_language(spec, modules, inputs):
     assert text.vocabulary == sizes["vocab_size"]
     output = p.Output(
         p.TokenLogits(text.vocabulary, tied_to="text"),
-        query(arguments(modules["decoder"]), True),
+        query(BASIC | arguments(modules["decoder"]), True),
         attending(BASIC | arguments(modules["decoder"])),
     )
     config = p.PerceiverConfig({"text": text}, encoder(modules["encoder"]), {"text": output})
@@ -270,7 +314,7 @@ def multimodal(spec, modules, inputs):
     points = {name: inputs[f"subsampled/{name}"] for name in parts if f"subsampled/{name}" in inputs}
     outputs, widths = {}, {}
     for name, entry in back["modalities"].items():
-        asked = query(arguments(entry), name not in points)
+        asked = query(BASIC | arguments(entry), name not in points)
         widths[name] = asked.channels(0, {})
         kind = post[name]["kwargs"]
         head = {
@@ -292,7 +336,10 @@ def multimodal(spec, modules, inputs):
     raw = {name: inputs[name] for name in parts}
     raw["audio"] = raw["audio"][..., 0]
     options = {"queries": points, "answers": {name: name for name in outputs}}
-    return config, kinetics.haiku_rows(config), raw, options
+    rows = kinetics.haiku_rows(config, modules["encoder"]["kwargs"].get("name", "perceiver_encoder"))
+    for name in parts.keys() & {"image", "audio"}:
+        rows += haiku.preprocessor(parts[name], f"{name}_preprocessor", name)
+    return config, rows, raw, options
 
 
 def run(model, raw, options, arrays, train):
@@ -429,7 +476,7 @@ def filled(module, rows, arrays):
     wanted = {name: leaf.shape for name, leaf in weights(module).items()}
     ours = tables.read(rows, found, wanted, "component")
     graph, state = nnx.split(module)
-    leaves, tree = jax.tree_util.tree_flatten(state)
+    tree = jax.tree_util.tree_structure(state)
     return nnx.merge(graph, jax.tree_util.tree_unflatten(tree, [jnp.asarray(ours[n]) for n in weights(module)]))
 
 

@@ -4,6 +4,14 @@ Nothing of the weights is left at a constant: norms, biases and running statisti
 the cross-attends are large enough for attention to be sharp. What torch saves is loaded by `from_pretrained`, asked
 through the public call, written back by `write_hub`, and loaded by transformers again.
 
+Tolerances are relative to max(1, largest reference value). Measured on these very models (transformers 5.23, torch 2.13,
+x86-64), torch's float32 is within 1.4e-6 of its float64 behind the Fourier features, we are within 3.5e-6 of torch's
+float32, and the other GELU moves answers by 1.4e-4 or more: 1e-5 tells them apart. Fourier features of high bands depend
+on the order of rounding: torch's own float32 ones are off its float64 ones by 1.6e-5 (224 x 224), 2.7e-5 (368 x 496) and
+3.1e-3 (30,720 samples), and moved by other orders by up to 1e-4, 2e-4 and 1.2e-2. Answers still agree to 1e-5 but for
+clips, where torch's float32 is off its float64 by 1.3e-4 in sound, 1.0e-5 in pixels and 5.5e-6 in classes. So there is a
+looser comparison end to end, and the tight one from torch's own encoder inputs and decoder queries on.
+
 With PERCEIVER_PARITY_OUT=FILE the figures are written there as JSON.
 """
 
@@ -57,14 +65,15 @@ class Given(NamedTuple):
 class Case(NamedTuple):
     """One architecture.
 
-    config: what differs from transformers' defaults. given: a function of a generator. answers: by our output's name,
-    where theirs is, and the factor that ours and theirs take to be the network's own numbers.
-    loose: tolerances end to end, where Fourier features of high bands are rounded in another order.
+    config: what differs from transformers' defaults. parameters: how many the release has. given: one call.
+    answers: by our output's name, the name of theirs ("" for the only one), and the factors that make ours and theirs
+    the network's own numbers. loose: tolerances end to end other than TIGHT.
     """
 
     config: dict[str, Any]
+    parameters: int
     given: Callable[[np.random.Generator], Given]
-    answers: dict[str, tuple[str, float, float]]
+    answers: dict[str, tuple[str, int, int]]
     loose: dict[str, float] = {}
 
 
@@ -157,16 +166,22 @@ CLIPS = {
     "num_cross_attention_heads": 1,
     "num_labels": 700,
 }
-LABEL = {"label": ("", 1.0, 1.0)}
+LABEL = {"label": ("", 1, 1)}
 CASES = {
-    "PerceiverForImageClassificationFourier": Case(IMAGES | {"d_model": 261}, picture, LABEL),
-    "PerceiverForImageClassificationLearned": Case(IMAGES | {"d_model": 512}, picture, LABEL),
-    "PerceiverForImageClassificationConvProcessing": Case(IMAGES | {"d_model": 322}, picture, LABEL),
-    "PerceiverForMaskedLM": Case({"qk_channels": 256, "v_channels": 1280}, text, {"text": ("", 1.0, 1.0)}),
-    # Theirs divides by 100, and leaves the factor 20 of the notebook out.
-    "PerceiverForOpticalFlow": Case(FLOW, frames, {"flow": ("", 5.0, 100.0)}),
+    "PerceiverForImageClassificationFourier": Case(
+        IMAGES | {"d_model": 261}, 48_440_627, picture, LABEL, {"encoder inputs": 1e-4}
+    ),
+    "PerceiverForImageClassificationLearned": Case(IMAGES | {"d_model": 512}, 62_255_848, picture, LABEL),
+    "PerceiverForImageClassificationConvProcessing": Case(IMAGES | {"d_model": 322}, 48_646_522, picture, LABEL),
+    "PerceiverForMaskedLM": Case({"qk_channels": 256, "v_channels": 1280}, 201_108_230, text, {"text": ("", 1, 1)}),
+    # Theirs divides by 100, ours by 5: theirs leaves out the factor 20 of the notebook.
+    "PerceiverForOpticalFlow": Case(FLOW, 41_057_134, frames, {"flow": ("", 5, 100)}, {"encoder inputs": 2e-4}),
     "PerceiverForMultimodalAutoencoding": Case(
-        CLIPS, clip, {name: (name, 1.0, 1.0) for name in ("audio", "image", "label")}
+        CLIPS,
+        19_858_855,
+        clip,
+        {name: (name, 1, 1) for name in ("audio", "image", "label")},
+        {"encoder inputs": 1.2e-2, "audio": 4e-4, "image": 1e-4, "label": 4e-5},
     ),
 }
 
@@ -286,29 +301,25 @@ def compare(model, case, given, answers, seen):
     """Every array of ours beside theirs."""
     graph, state = nnx.split(model)
     masks = given.ours.get("masks", {})
+    asked = questions(sorted(case.answers), seen["queries"], given.theirs.get("subsampled_output_points"))
     with jax.default_matmul_precision("highest"):
         found = ask(model, **given.ours)
         front = jax.device_get(_front(graph, state, given.ours["inputs"], masks))
-        counts = {n: case_count(answers[theirs], seen, n, given) for n, (theirs, _, _) in case.answers.items()}
-        ends = np.cumsum([counts[name] for name in sorted(counts)])[:-1]
-        asked = dict(zip(sorted(counts), np.split(seen["queries"], ends, axis=1), strict=True))
         latents, behind = jax.device_get(_behind(graph, state, seen["inputs"], next(iter(masks.values()), None), asked))
     yield Comparison("encoder inputs", front, seen["inputs"], case.loose.get("encoder inputs", TIGHT))
-    for name, (theirs, ours_by, theirs_by) in case.answers.items():
-        reference = answers[theirs] * np.float32(theirs_by)
-        end_to_end = (found[name] * np.float32(ours_by)).reshape(reference.shape)
-        yield Comparison(name, end_to_end, reference, case.loose.get(name, TIGHT))
-        rest = (behind[name] * np.float32(ours_by)).reshape(reference.shape)
-        yield Comparison(f"{name} from their inputs", rest, reference)
     yield Comparison("latents from their inputs", latents, seen["latents"])
+    for name, (theirs, factor, their_factor) in case.answers.items():
+        reference = answers[theirs] * np.float32(their_factor)
+        whole, rest = (np.float32(factor) * source[name].reshape(reference.shape) for source in (found, behind))
+        yield Comparison(name, whole, reference, case.loose.get(name, TIGHT))
+        yield Comparison(f"{name} from their inputs", rest, reference)
 
 
-def case_count(answer, seen, name, given):
-    """How many queries an output has of those that the decoder gets."""
-    points = given.theirs.get("subsampled_output_points")
-    if points is None:
-        return seen["queries"].shape[1]
-    return 1 if points[name] is None else len(points[name])
+def questions(names, queries, points):
+    """What goes into the decoder by output; theirs asks for all at once, in the order of their names."""
+    counts = [len(points[name]) if points and points[name] is not None else 1 for name in names]
+    ends = np.cumsum(counts)[:-1] if points else []
+    return dict(zip(names, np.split(queries, ends, axis=1), strict=True))
 
 
 # --- the test -------------------------------------------------------------------------------------------------------
@@ -341,8 +352,6 @@ def timed(seconds, name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_full_size_models_agree_with_transformers(name, record):
-    import transformers
-
     case, seconds = CASES[name], {}
     given = case.given(np.random.default_rng(1))
     with TemporaryDirectory() as folder:
@@ -363,32 +372,40 @@ def test_full_size_models_agree_with_transformers(name, record):
             del ours, seen
             gc.collect()
             same_tensors(hub / "model.safetensors", back / "model.safetensors")
-            again, report = getattr(transformers, name).from_pretrained(
-                back, output_loading_info=True, attn_implementation="eager"
-            )
-            assert not any(report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-            repeated, _ = run_theirs(again.eval(), given.theirs)
-            del again
-            gc.collect()
+            repeated = run_again(name, back, given.theirs)
     jax.clear_caches()
-    errors = {
-        c.what: {"error": c.error, "tolerance": c.tolerance, "largest": float(np.abs(c.theirs).max())}
-        for c in comparisons
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    gc.collect()
     record(
         {
             "model": name,
             "parameters": parameters,
-            "errors": errors,
+            "errors": {
+                c.what: {"error": c.error, "tolerance": c.tolerance, "largest": float(np.abs(c.theirs).max())}
+                for c in comparisons
+            },
             "seconds": seconds,
-            "peak GiB so far": round(peak, 2),
+            "peak GiB so far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         }
     )
+    assert parameters == case.parameters
     for key, value in answers.items():
         np.testing.assert_array_equal(repeated[key], value, err_msg=f"{key}: transformers with what we write back")
-    failed = [f"{c.what}: {c.error:.2e} > {c.tolerance:.0e}" for c in comparisons if c.error > c.tolerance]
+        assert len(value) == 1 or np.abs(value[0] - value[1]).max() > 0.1, f"{key}: the inputs hardly matter"
+    failed = [f"{c.what}: {c.error:.2e} > {c.tolerance:.0e}" for c in comparisons if not c.error <= c.tolerance]
     assert not failed, "\n".join(failed)
+
+
+def run_again(name, folder, given):
+    """Their answers, from a folder that we wrote."""
+    import transformers
+
+    kind = getattr(transformers, name)
+    model, report = kind.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
+    assert not any(report[problem] for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for parameter in model.parameters():
+        # Out of the mapped file: MKL adds in another order where memory is not aligned as torch does it.
+        parameter.data = parameter.data.clone()
+    return run_theirs(model.eval(), given)[0]
 
 
 def same_tensors(first, second):
