@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from perceiver.errors import InputError
-from perceiver.io import read_image, resize_image, write_png
+from perceiver.io import read_image, resize_image, write_gif, write_png
 from perceiver.io.images import MAX_PIXELS, Fit, Resample, frame_image, to_grey
 
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -337,3 +337,24 @@ def test_write_png_to_nowhere(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "a.png"):
         with pytest.raises(InputError, match="writable"):
             write_png(path, smooth())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_write_gif_keeps_frames_times_and_about_the_colours(tmp_path, channels):
+    frames = np.stack([np.full((5, 4, channels), level, np.uint8) for level in (0, 120, 255)])
+    write_gif(tmp_path / "a.gif", frames, 0.04)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert (picture.n_frames, picture.size, picture.info["duration"]) == (3, (4, 5), 40)
+        for number, level in enumerate((0, 120, 255)):
+            picture.seek(number)
+            assert np.abs(np.asarray(picture.convert("L")).astype(int) - level).max() <= 4
+    write_gif(tmp_path / "a.gif", frames / 255, 0.04)
+
+
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 3, 3), np.uint8), np.zeros((1, 3, 3, 4), np.uint8), np.full((1, 2, 2, 3), 1.5)]
+)
+def test_write_gif_refuses(tmp_path, frames):
+    with pytest.raises(InputError, match=r"a\.gif: expected"):
+        write_gif(tmp_path / "a.gif", frames, 0.1)
+    assert not (tmp_path / "a.gif").exists()
