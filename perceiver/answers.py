@@ -116,7 +116,8 @@ def _tiled(model: Perceiver, name: str, frames: np.ndarray) -> dict[str, np.ndar
 
     tile = model.config.inputs[name].shape[:2]
     overlap = min(OVERLAP, *(side // 4 for side in tile))
-    count = len(tiles(*frames.shape[1:3], *tile, overlap))
+    height, width = frames.shape[1:3]
+    count = len(tiles(height, width, tile[0], tile[1], overlap))
 
     def through(key: str) -> np.ndarray:
         def one(pair: np.ndarray) -> np.ndarray:

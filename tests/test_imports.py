@@ -23,6 +23,8 @@ LAYERS = [
     {"pretrained"},
     {"inference"},
     {"answers", "inspecting", "training", "viz"},
+    {"console"},
+    {"cli_models"},
     {"cli", "__main__", "__init__"},
 ]
 """A module may import from its own layer and from those above it in this list."""
