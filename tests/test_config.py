@@ -78,7 +78,8 @@ def test_a_config_of_every_part_survives_json():
 def test_handling_of_raw_data_is_kept_apart_from_the_network():
     config = tiny_config()
     network, host = network_json(config), preprocessing_json(config)
-    assert host["inputs"]["image"] == {"mean": [0.5] * 3, "std": [0.25] * 3, "dark_background": False}
+    framing = {"fit": "STRETCH", "crop": 1.0, "resample": "BICUBIC"}
+    assert host["inputs"]["image"] == {"mean": [0.5] * 3, "std": [0.25] * 3, "dark_background": False} | framing
     assert host["inputs"]["waveform"] == {"sample_rate": 8000, "loudness": None}
     assert host["outputs"]["pose"]["head"]["mean"] == [10.0, -10.0]
     assert "mean" not in network["inputs"]["image"]
