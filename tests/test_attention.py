@@ -5,11 +5,13 @@ import pytest
 from flax import nnx
 from scipy.special import erf
 
+from perceiver.attend import Backend
 from perceiver.attention import (
     Activation,
     Attention,
     Block,
     CrossAttend,
+    Mlp,
     SelfAttend,
     Stack,
     dropout,
@@ -174,3 +176,32 @@ def test_every_dropout_rate_acts_and_without_a_key_none_does():
         np.testing.assert_array_equal(first, again)
         assert not np.allclose(first, other)
         np.testing.assert_array_equal(run(module, None), run(cross(Block(heads=2)), None))
+
+
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+def test_a_blind_query_gets_the_mean_of_all_values_where_that_is_asked_for(backend, monkeypatch):
+    monkeypatch.setattr("perceiver.attend.choose_backend", lambda *_: backend)
+    rng = np.random.default_rng(0)
+    queries, keys = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 5, 6))
+    mask = np.ones((2, 1, 3, 5), bool)
+    mask[0, 0, 1] = False
+    module = filled(lambda rngs: Attention(4, 6, 4, Block(mean_when_blind=True), dtype=FLOAT, rngs=rngs))
+    out = module(jnp.asarray(queries, FLOAT), jnp.asarray(keys, FLOAT), jnp.asarray(mask))
+    expected = module.out(module.value(jnp.asarray(keys[:1], FLOAT)).mean(axis=1))
+    np.testing.assert_allclose(out[0, 1], expected[0], atol=1e-5)
+    module.mean_when_blind = False
+    zeros = module(jnp.asarray(queries, FLOAT), jnp.asarray(keys, FLOAT), jnp.asarray(mask))
+    np.testing.assert_allclose(zeros[0, 1], module.out.bias[...], atol=1e-6)
+    seen = np.array([[True, False, True], [True, True, True]])
+    np.testing.assert_allclose(out[seen], zeros[seen], atol=1e-6)
+
+
+def test_the_width_of_an_mlp_and_the_epsilon_of_a_norm_are_declared():
+    config = Block(widening=4, mlp_channels=7, epsilon=0.5)
+    mlp = filled(lambda rngs: Mlp(6, config, dtype=FLOAT, rngs=rngs))
+    assert mlp.widen.kernel.shape == (6, 7)
+    assert mlp.norm.epsilon == 0.5
+    with pytest.raises(ConfigError, match="epsilon"):
+        Block(epsilon=0.0)
+    with pytest.raises(ConfigError, match="mlp_channels"):
+        Block(mlp_channels=0)

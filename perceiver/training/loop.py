@@ -82,7 +82,8 @@ class Trainer:
         key = jax.random.fold_in(self._key, state.step)
 
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
-            model = nnx.merge(self.graph, parameters, state.statistics)
+            # Copied: what is changed under a derivative has to be made under it.
+            model = nnx.merge(self.graph, parameters, jax.tree.map(lambda leaf: leaf, state.statistics))
             loss, metrics = self.experiment.objective(model, batch, key)
             return loss, (metrics, nnx.state(model, nnx.BatchStat))
 

@@ -11,6 +11,7 @@ from perceiver import (
     Classes,
     Compute,
     ConfigError,
+    ConvStem,
     Encoder,
     Fourier,
     Image,
@@ -68,6 +69,13 @@ def tiny_experiment(*, channels=16, compute=Compute.FLOAT32, optimizer=None, ema
         "checkpoint_every": 2,
     }
     return Experiment(**(given | changes))
+
+
+def convolved_experiment(**changes):
+    """The same with convolutions and batch norm in front."""
+    config = tiny_experiment().model
+    image = Image((4, 4, 1), stem=ConvStem(3), position=Fourier(2))
+    return tiny_experiment(model=dataclasses.replace(config, inputs={"image": image}), **changes)
 
 
 def final_state(experiment, workdir):
@@ -198,3 +206,20 @@ def test_a_missing_best_figure_is_an_error_that_lists_what_there_is(tmp_path):
 def test_impossible_experiments_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         tiny_experiment(**change)
+
+
+def test_statistics_of_batch_norm_are_trained_resumed_and_kept(tmp_path):
+    experiment = convolved_experiment()
+    start = jax.tree.leaves(Trainer(experiment).start().statistics)
+    assert fit(experiment, tmp_path / "whole").finished
+    fit(experiment, tmp_path / "parts", stop_at=2)
+    fit(experiment, tmp_path / "parts")
+    states = [final_state(experiment, tmp_path / name) for name in ("whole", "parts")]
+    for a, b in zip(*(jax.tree.leaves(state.statistics) for state in states), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, b) for a, b in zip(start, jax.tree.leaves(states[0].statistics), strict=True))
+    models = [from_pretrained(tmp_path / name) for name in ("whole", "parts")]
+    for model in models:
+        norm = model.adapters["image"].stem.norms[0]
+        assert 0 < int(norm.mean.count[...]) <= STEPS
+        assert int(norm.mean.count[...]) == int(models[0].adapters["image"].stem.norms[0].mean.count[...])

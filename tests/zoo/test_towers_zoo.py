@@ -118,7 +118,7 @@ def test_checkpoints_are_written_as_they_were_read(family, name):
     [
         (vit, VIT, "model_type", "deit", "model_type: expected 'vit', got 'deit'"),
         (vit, VIT, "architectures", ["ViTModel"], r"architectures: .*ViTModel"),
-        (vit, VIT, "hidden_act", "silu", "config.json.hidden_act: no activation 'silu'"),
+        (vit, VIT, "hidden_act", "mish", "config.json.hidden_act: no activation 'mish'"),
         (vit, VIT, "hidden_size", "12", "config.json.hidden_size"),
         (vit, VIT, "num_attention_heads", 5, "num_attention_heads: expected a divisor"),
         (vit, VIT, "image_size", [9], r"config.json.image_size: .*\[9\]"),
