@@ -351,16 +351,17 @@ def run(model, raw, options, arrays, train):
     def outside(state):
         module = nnx.merge(graph, state)
         latents = module.encode(raw, masks, key=key)
-        return module.decode(latents, queries=queries, looking=looking), weights(module)
+        answers, after = module.decode(latents, queries=queries, looking=looking), weights(module)
+        fresh = nnx.merge(graph, state)  # training moves the statistics of the other
+        return answers, after, probes.inside(fresh, raw, masks, queries, looking, key)
 
-    answers, after = jax.jit(outside)(state)
+    answers, after, inner = jax.jit(outside)(state)
     for name, theirs in options["answers"].items():
         yield answer(f"outputs/{theirs}", answers[name], arrays[f"outputs/{theirs}"])
     if "outputs/flow_unscaled" in arrays:
         scale = model.config.outputs["flow"].head.scale * 100.0
         yield Comparison("outputs/flow_unscaled", answers["flow"] / scale, arrays["outputs/flow_unscaled"])
         yield Comparison("outputs/patches", neighbourhoods(raw["frames"], 3), arrays["outputs/patches"])
-    inner = jax.jit(lambda s: probes.inside(nnx.merge(graph, s), raw, masks, queries, looking, key))(state)
     if "outputs/output_embeddings" in arrays:
         theirs = arrays["outputs/output_embeddings"]
         yield Comparison("outputs/output_embeddings", inner["decoder_cross_attention_out"], theirs)

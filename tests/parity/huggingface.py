@@ -51,8 +51,12 @@ def calls(model, arrays):
     if isinstance(source, Image) and raw["image"].shape[1:3] != source.shape[:2]:
         model = resized(model, *raw["image"].shape[1:3])
     graph, state = nnx.split(model)
-    answers = jax.jit(lambda s: nnx.merge(graph, s)(raw, masks, queries=queries))(state)
-    inner = jax.jit(lambda s: probes.inside(nnx.merge(graph, s), raw, masks, queries))(state)
+
+    def both(state):
+        module = nnx.merge(graph, state)
+        return module(raw, masks, queries=queries), probes.inside(module, raw, masks, queries)
+
+    answers, inner = jax.jit(both)(state)
     fine = source is not None and getattr(source.position, "max_resolution", None) == (224.0, 224.0)
     where = {"inter/encoder_inputs": "encoder_inputs", "inter/decoder_query": "decoder_query"}
     where |= {
