@@ -199,6 +199,23 @@ def query(given, inclusive):
     return p.Grid(cells(given), position(given), inclusive=inclusive)
 
 
+BASES = {
+    "BasicDecoder": "basic_decoder",
+    "ClassificationDecoder": "classification_decoder/~/basic_decoder",
+    "BasicVideoAutoencodingDecoder": "basic_video_autoencoding_decoder/~/basic_decoder",
+}
+"""Haiku's name of the BasicDecoder inside."""
+
+
+def asking(asked, theirs, ours):
+    """Rows of the queries of a BasicDecoder, which makes its position encoding in its constructor."""
+    if isinstance(asked, p.WithInput):
+        return asking(asked.grid, theirs, f"{ours}.places")
+    if isinstance(asked, p.Slots):
+        return [row(f"{theirs}/~/trainable_position_encoding/pos_embs", f"{ours}.slots")]
+    return haiku.position(asked.position, f"{theirs}/~", f"{ours}.position")
+
+
 # --- whole networks -------------------------------------------------------------------------------------------------
 
 
@@ -217,8 +234,9 @@ def network(case, arrays):
 
 def loaded(config, rows, arrays, where):
     """The model with the case's weights."""
-    found = stored(arrays)
+    found = {name: value for name, value in stored(arrays).items() if value.size}  # padding by no channels is empty
     wanted = {name: leaf.shape for name, leaf in weights(config.abstract()).items()}
+    rows = [entry for entry in rows if entry.ours in wanted]  # what is left over in the file is still refused
     return with_weights(config, tables.read(rows, found, wanted, where), where)
 
 
@@ -256,14 +274,10 @@ def plain(spec, modules, inputs):
         classes = kind == "ClassificationDecoder"
         head = p.Classes(given["num_classes"]) if classes else p.Dense(given["output_num_channels"])
         output = p.Output(head, asked, attending(given))
-        prefix = {
-            "ClassificationDecoder": "classification_decoder/~/basic_decoder",
-            "BasicVideoAutoencodingDecoder": "basic_video_autoencoding_decoder/~/basic_decoder",
-        }.get(kind, "basic_decoder")
+        prefix = BASES[kind]
         rows += haiku.cross(f"{prefix}/cross_attention", "decoders.output.cross")
         rows += haiku_linear(f"{prefix}/output", "decoders.output.head.linear")
-        if isinstance(asked, p.Slots):
-            rows.append(haiku.slots(prefix, "output"))
+        rows += asking(asked, prefix, "decoders.output.query")
     config = p.PerceiverConfig({name: source}, latent, {"output": output})
     options = {"queries": {} if at is None else {"output": at}, "answers": {"output": "output"}}
     if "input_mask" in inputs:
@@ -297,13 +311,22 @@ def optical_flow(spec, modules, inputs):
     """Two frames."""
     shape = inputs["x"].shape[2:]
     given = arguments(modules["input_preprocessor"])
-    frames = FramePair(shape, project=given["num_channels"], position=position(given))
+    projected = given["num_channels"] if given["conv_after_patching"] else None
+    frames = FramePair(shape, project=projected, position=position(given))
     decoder = arguments(modules["decoder"])
     scale = spec["flow_scale_factor"] / decoder["rescale_factor"]
     asked = p.FromTokens("frames", cells=shape[:2])
     output = p.Output(p.Flow(scale), asked, attending(BASIC | decoder))
     config = p.PerceiverConfig({"frames": frames}, encoder(modules["encoder"]), {"flow": output})
-    return config, flow.haiku_rows(config), {"frames": inputs["x"]}, {"answers": {"flow": "flow"}}
+    return (
+        config,
+        flow.haiku_rows(config),
+        {"frames": inputs["x"]},
+        {
+            "answers": {"flow": "flow"},
+            "scale": spec["flow_scale_factor"],
+        },
+    )
 
 
 def multimodal(spec, modules, inputs):
@@ -334,9 +357,13 @@ def multimodal(spec, modules, inputs):
         modality_padding=front["min_padding_size"],
     )
     raw = {name: inputs[name] for name in parts}
-    raw["audio"] = raw["audio"][..., 0]
+    if "audio" in raw:
+        raw["audio"] = raw["audio"][..., 0]
     options = {"queries": points, "answers": {name: name for name in outputs}}
     rows = kinetics.haiku_rows(config, modules["encoder"]["kwargs"].get("name", "perceiver_encoder"))
+    rows = [entry for entry in rows if entry.ours != "decoders.label.query.slots"]
+    for name, entry in back["modalities"].items():
+        rows += asking(outputs[name].query, BASES[entry["class"].split(".")[-1]], f"decoders.{name}.query")
     for name in parts.keys() & {"image", "audio"}:
         rows += haiku.preprocessor(parts[name], f"{name}_preprocessor", name)
     return config, rows, raw, options
@@ -359,8 +386,7 @@ def run(model, raw, options, arrays, train):
     for name, theirs in options["answers"].items():
         yield answer(f"outputs/{theirs}", answers[name], arrays[f"outputs/{theirs}"])
     if "outputs/flow_unscaled" in arrays:
-        scale = model.config.outputs["flow"].head.scale * 100.0
-        yield Comparison("outputs/flow_unscaled", answers["flow"] / scale, arrays["outputs/flow_unscaled"])
+        yield Comparison("outputs/flow_unscaled", answers["flow"] / options["scale"], arrays["outputs/flow_unscaled"])
         yield Comparison("outputs/patches", neighbourhoods(raw["frames"], 3), arrays["outputs/patches"])
     if "outputs/output_embeddings" in arrays:
         theirs = arrays["outputs/output_embeddings"]
