@@ -106,6 +106,7 @@ class BatchNorm(nnx.Module):
         if train:
             mean = wide.mean(axis=(0, 1, 2))
             variance = jnp.square(wide).mean(axis=(0, 1, 2)) - jnp.square(mean)
+            variance = jnp.maximum(variance, 0.0)  # rounding may leave less of a channel that hardly varies
             self.mean.update(mean)
             self.variance.update(variance)
         else:

@@ -107,9 +107,11 @@ class PerceiverConfig(ModelConfig):
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ConfigError("PerceiverConfig needs at least one input")
-        for name in [*self.inputs, *self.outputs]:
+        for name in [*self.inputs, *self.outputs, *self.trunks]:
             if not name or "." in name or hasattr(nnx.Dict, name):
-                raise ConfigError(f"{name!r} cannot name an input or output: it is empty, has a dot, or is reserved")
+                raise ConfigError(
+                    f"{name!r} cannot name an input, output or trunk: it is empty, has a dot, or is reserved"
+                )
         outputs = {n: Output(out) if isinstance(out, Head) else out for n, out in self.outputs.items()}
         object.__setattr__(self, "inputs", freeze(self.inputs))
         object.__setattr__(self, "outputs", freeze(outputs))
@@ -285,9 +287,10 @@ class Perceiver(Model):
         for name in [*names, *queries, *looking]:
             if name not in self.decoders:
                 raise InputError(f"outputs[{name!r}]: no such output; {suggestion(name, self.decoders)}")
-        unasked = [name for name in [*queries, *looking] if name not in names]
-        if unasked:
-            raise InputError(f"queries[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}")
+        for argument, given in (("queries", queries), ("looking", looking)):
+            unasked = [name for name in given if name not in names]
+            if unasked:
+                raise InputError(f"{argument}[{unasked[0]!r}]: this output is not among the asked: {', '.join(names)}")
         tables = {n: a.table[...] for n, a in self.adapters.items() if isinstance(a, TextTokens)}
         answers = {}
         for name, own_key in zip(names, split_key(key, len(names)), strict=True):
@@ -336,7 +339,7 @@ class Perceiver(Model):
         self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
     ) -> dict[str, Float[Array, "b h n m"]]:
         """Where each latent first looks: weights [b, heads, latents, tokens] by modality, summing to 1 over all."""
-        tokens = self.tokenise(inputs, masks)
+        tokens = self.tokenise({**self._hidden(inputs), **inputs}, masks)
         joined = self.join(tokens)
         first = self.encoder.cross[self.config.encoder.cross_attends[0]]
         weights = first.weights(self.encoder.start(joined), joined)

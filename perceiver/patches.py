@@ -1,5 +1,6 @@
 """Pictures and clips to patches and back: space to depth, neighbourhoods, general windows."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -29,6 +30,8 @@ def from_patches(x: Float[Array, "b *patches f"], patch: Sequence[int]) -> Float
     """The inverse of `to_patches`."""
     if x.ndim != len(patch) + 2:
         raise InputError(f"expected patches with {len(patch)} grid axes for blocks of {tuple(patch)}, got {x.shape}")
+    if x.shape[-1] % math.prod(patch):
+        raise InputError(f"expected the numbers of whole blocks of {tuple(patch)}, got the shape {x.shape}")
     if len(patch) == 2:
         return rearrange(x, "b h w (p q c) -> b (h p) (w q) c", p=patch[0], q=patch[1])
     return rearrange(x, "b t h w (f p q c) -> b (t f) (h p) (w q) c", f=patch[0], p=patch[1], q=patch[2])

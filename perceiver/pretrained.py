@@ -10,6 +10,7 @@ from safetensors.numpy import save as save_tensors
 
 from perceiver.errors import InputError, naming
 from perceiver.hub import HubFiles, resolve
+from perceiver.io.files import refusing
 from perceiver.model import Model
 from perceiver.saving import CONFIG, MANIFEST, dump, load, read_json, weights, with_weights, write_new_folder
 from perceiver.zoo import releases, tables
@@ -43,6 +44,8 @@ def from_pretrained(source: str | Path, revision: str | None = None, types: Iter
                 raise InputError(f"{source}: a revision is for the Hub, this is a folder here")
             return load(folder, types)
     if path.suffix.lower() in PICKLES:
+        if revision is not None:
+            raise InputError(f"{source}: a revision is for the Hub, this is a file here")
         return releases.load(path)
     if path.is_dir():
         _check_folder(path)
@@ -53,7 +56,8 @@ def _check_folder(folder: Path) -> None:
     """Refuse a folder that is no model, or one of ours that has lost its manifest."""
     if not (folder / CONFIG).is_file():
         raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}, and no {CONFIG} either")
-    if "model_type" not in (found := read_json(folder / CONFIG)) and "type" in found:
+    found = read_json(folder / CONFIG)
+    if isinstance(found, dict) and "model_type" not in found and "type" in found:
         raise InputError(f"{folder}: expected a model folder, but it has no {MANIFEST}")
 
 
@@ -66,11 +70,9 @@ def convert(files: HubFiles) -> Model:
     where = str(files.folder)
     tokenizer = files.folder / "tokenizer.json"
     with naming(where):
-        hub = HubConfig(
-            files.config(),
-            files.optional_json("preprocessor_config.json"),
-            tokenizer.read_text(encoding="utf-8") if tokenizer.is_file() else None,
-        )
+        values, preprocessor = files.config(), files.optional_json("preprocessor_config.json")
+        with refusing("a tokenizer.json in UTF-8"):
+            hub = HubConfig(values, preprocessor, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)
     family = family_of(hub, str(files.folder / "config.json"))
     config = family.config(hub)
     rows = family.rows(config)

@@ -88,12 +88,20 @@ def _float_shapes(batch):
 
 
 def filled(build, seed=0):
-    """What `build(rngs)` gives, with noise for parameters: quicker than initialising, and hides no mistake behind 0."""
+    """What `build(rngs)` gives, with noise for parameters: quicker than initialising, and hides no mistake behind 0.
+
+    Scales and variances are noise around 1.
+    """
     graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
     leaves, tree = jax.tree_util.tree_flatten_with_path(state)
     rng = np.random.default_rng(seed)
-    noise = [0.3 * rng.normal(size=leaf.shape) + ("scale" in str(path[-2:])) for path, leaf in leaves]
-    return nnx.merge(graph, jax.tree.unflatten(tree, [jnp.asarray(leaf, jnp.float32) for leaf in noise]))
+    noise = [
+        jnp.asarray(
+            0.3 * rng.normal(size=leaf.shape) + ("scale" in str(path[-2:]) or "variance" in str(path)), leaf.dtype
+        )
+        for path, leaf in leaves
+    ]
+    return nnx.merge(graph, jax.tree.unflatten(tree, noise))
 
 
 @functools.cache

@@ -205,3 +205,36 @@ def test_the_width_of_an_mlp_and_the_epsilon_of_a_norm_are_declared():
         Block(epsilon=0.0)
     with pytest.raises(ConfigError, match="mlp_channels"):
         Block(mlp_channels=0)
+
+
+def test_a_query_looks_where_both_masks_let_it():
+    looking = np.array([[True, False, True, True, True], [False] * 5])
+    tokens = Tokens(KEYS, np.arange(7) < np.array([[4], [7]]))
+    module = cross(Block(heads=2))
+    run = nnx.jit(lambda m, tokens, looking: m(X, tokens, looking=looking))
+    found, everyone = run(module, tokens, looking), run(module, tokens, None)
+    np.testing.assert_array_equal(run(module, tokens, np.ones((2, 5), bool)), everyone)
+    close(found[looking], everyone[looking], 1e-6)
+    blind = X + module.attention.out.bias[...]
+    close(found[~looking], (blind + module.mlp(blind))[~looking], 1e-5)
+
+
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+def test_a_blind_query_has_a_finite_gradient_and_its_mean_trains_the_values(backend, monkeypatch):
+    monkeypatch.setattr("perceiver.attend.choose_backend", lambda *_: backend)
+    looking = np.array([[True, False, True, True, True], [False] * 5])
+    graph, state = nnx.split(cross(Block(heads=2, mean_when_blind=True, residual=False)))
+
+    @jax.jit
+    def gradient(state, queries):
+        def answer(state, queries):
+            out = nnx.merge(graph, state)(queries, Tokens(KEYS), looking=looking)
+            return (jnp.where(looking[..., None], 0.0, out) ** 2).sum()
+
+        return jax.grad(answer, (0, 1))(state, queries)
+
+    parameters, queries = gradient(state, X)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((parameters, queries)))
+    np.testing.assert_array_equal(queries, 0)
+    assert np.abs(parameters.attention.value.kernel[...]).max() > 0
+    np.testing.assert_allclose(parameters.attention.query.kernel[...], 0, atol=1e-6)

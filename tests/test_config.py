@@ -24,7 +24,11 @@ from tests.models import tiny_config
 NAMES = st.text("abcxyz_ é", min_size=1, max_size=6)
 FINITE = st.floats(-1e6, 1e6)
 FOURIER = st.builds(p.Fourier, st.integers(1, 9), st.none() | st.tuples(FINITE, FINITE), st.booleans(), st.booleans())
-POSITION = FOURIER | st.builds(p.Learned, st.integers(1, 9), FINITE)
+POSITION = st.recursive(
+    FOURIER | st.builds(p.Learned, st.integers(1, 9), FINITE),
+    lambda inner: st.builds(p.Projected, inner, st.integers(1, 9)) | st.builds(p.Refined, inner, st.integers(1, 3)),
+    max_leaves=2,
+)
 BLOCK = st.builds(
     p.Block,
     qk_channels=st.none() | st.integers(1, 64),
@@ -32,12 +36,19 @@ BLOCK = st.builds(
     residual=st.booleans(),
     dropout=st.floats(0, 0.9),
     activation=st.sampled_from(p.Activation),
+    mlp_channels=st.none() | st.integers(1, 64),
+    mean_when_blind=st.booleans(),
+    epsilon=st.floats(1e-12, 1.0),
 )
+STEM = st.builds(p.ConvStem, st.integers(1, 9), st.integers(1, 3), st.booleans())
 IMAGE = st.builds(
     p.Image,
     st.tuples(st.integers(1, 99), st.integers(1, 99), st.just(2)),
+    subsample=st.integers(1, 3),
+    stem=st.none() | STEM,
     project=st.none() | st.integers(1, 9),
     position=POSITION,
+    add_position=st.booleans(),
     mean=st.tuples(FINITE, FINITE),
     std=st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)),
 )
@@ -173,7 +184,7 @@ def test_a_preprocessing_field_may_have_a_default():
 @pytest.mark.parametrize("name", ["values", "items", "a.b", ""])
 def test_names_that_would_clash_are_refused(name):
     for changes in ({"inputs": {name: p.State(2)}}, {"outputs": {name: p.Classes(2)}}):
-        with pytest.raises(ConfigError, match="cannot name an input or output"):
+        with pytest.raises(ConfigError, match="cannot name an input, output or trunk"):
             tiny_config(**changes)
 
 

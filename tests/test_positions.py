@@ -7,8 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceiver.errors import ConfigError, InputError
-from perceiver.positions import Fourier, Learned, between, check_extent, grid, grid_at, rotary_angles, rotate
-from tests.models import close, golden
+from perceiver.positions import (
+    Fourier,
+    Learned,
+    Projected,
+    Refined,
+    between,
+    check_extent,
+    grid,
+    grid_at,
+    rotary_angles,
+    rotate,
+)
+from tests.models import close, filled, golden
 
 ENCODING = golden("position_encoding") or ({"cases": {}}, {})
 ROTARY = golden("par_rotary") or ({"config": {}}, {})
@@ -65,6 +76,17 @@ def test_compiling_does_not_move_a_cell():
     np.testing.assert_array_equal(jax.jit(lambda i: grid_at(i, (224, 224)))(places), grid_at(places, (224, 224)))
 
 
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_an_exclusive_grid_goes_in_steps_of_two_over_the_count(shape):
+    places = jnp.arange(np.prod(shape))
+    cells = grid_at(places, shape, inclusive=False)
+    expected = np.stack(np.unravel_index(np.asarray(places), shape), -1) * 2.0 / np.array(shape) - 1.0
+    np.testing.assert_allclose(cells, expected, atol=1e-7)
+    np.testing.assert_array_equal(jax.jit(lambda i: grid_at(i, shape, inclusive=False))(places), cells)
+    np.testing.assert_array_equal(grid_at(places[-1:], shape, inclusive=False), cells[-1:])
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-1000, 1000), st.floats(0.5, 1000), st.floats(-0.5, 1.5))
 def test_an_extent_becomes_minus_one_to_one_and_what_is_outside_goes_past(low, size, share):
@@ -98,6 +120,27 @@ def test_a_learned_table_answers_another_grid_with_the_nearest_rows():
     np.testing.assert_array_equal(rows, table[[0, 2, 4, 0, 4, 3]])
     with pytest.raises(InputError, match="1 axes, got 2"):
         module(jnp.zeros((3, 2)))
+
+
+def test_positions_nest_and_all_of_them_learn():
+    config = Refined(Projected(Learned(4), 5), 2)
+    assert config.channels(2) == 5
+    assert Projected(Refined(Fourier(3), 1), 7).channels(2) == 7
+    module = filled(lambda rngs: config.build((2, 3), rngs))
+    x = module.position.position.table[...] @ module.position.linear.kernel[...] + module.position.linear.bias[...]
+    first, second = module.linears
+    x = jnp.maximum(x + first(x), 0.0)
+    graph, state = nnx.split(module)
+    run = jax.jit(lambda s: nnx.merge(graph, s)(grid((2, 3))))
+    close(run(state), x + second(x), 1e-6)
+    close(module(grid((2, 3))), run(state), 1e-6)
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(lambda s: (run(s) ** 2).sum()))(state)):
+        assert np.abs(leaf).max() > 0
+
+
+def test_a_refinement_of_no_layers_is_refused():
+    with pytest.raises(ConfigError, match=r"Refined\.layers must be at least 1, got 0"):
+        Refined(Fourier(2), 0)
 
 
 @pytest.mark.parametrize("case", ROTARY[0]["config"])

@@ -147,6 +147,8 @@ class Bytes(Text):
     def __post_init__(self) -> None:
         if self.max_length < (least := 3 if self.enclosed else 1):
             raise ConfigError(f"Bytes.max_length: expected at least {least}, got {self.max_length}")
+        if self.width < 1:
+            raise ConfigError(f"Bytes.width: expected at least 1, got {self.width}")
 
     @property
     def vocabulary(self) -> int:

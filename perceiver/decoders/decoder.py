@@ -84,6 +84,10 @@ class Trunk:
     cross: Block = Block(heads=1)
     project: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.channels < 1 or (self.project is not None and self.project < 1):
+            raise ConfigError(f"Trunk needs widths of at least 1, got {self.channels} and {self.project}")
+
     def build(self, latent_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "TrunkModule":
         """The module."""
         return TrunkModule(self, latent_channels, dtype=dtype, rngs=rngs)
@@ -197,6 +201,11 @@ class Decoder(nnx.Module):
         looking = None if looking is None else jnp.asarray(looking)
         trunk = None if self.config.trunk is None else (trunks or {})[self.config.trunk]
         count = self._count(at, tokens)
+        source = tokens.get(self.config.source or "")
+        if at is None and source is not None and source.values.shape[1] != count:
+            raise InputError(
+                f"expected {count} tokens, those of a full grid of {self.config.shape}, got {source.values.shape[1]}"
+            )
         if looking is not None and (looking.dtype != bool or looking.shape != (batch, count)):
             raise InputError(f"expected a bool mask ({batch}, {count}) of queries, got {looking.dtype} {looking.shape}")
         if chunk is None or count <= chunk:

@@ -55,6 +55,8 @@ class Slots(Query):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ConfigError(f"Slots.count must be at least 1, got {self.count}")
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"Slots.width must be at least 1, got {self.width}")
 
     @property
     def shape(self) -> tuple[int, ...]:

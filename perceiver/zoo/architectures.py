@@ -99,8 +99,12 @@ def written_as(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES.values():
         if not family.fits(config):
             continue
-        values = {"architectures": [family.architecture]} | family.hub_config(config)
-        files = family.host_files(config)
+        try:
+            values = {"architectures": [family.architecture]} | family.hub_config(config)
+            files = family.host_files(config)
+        except (AssertionError, KeyError) as error:  # parts of another kind than the family's
+            reasons.append(f"{family.architecture} has other parts ({type(error).__name__} {error})".replace(" )", ")"))
+            continue
         back = family.config(HubConfig(values, files.get("preprocessor_config.json"), files.get("tokenizer.json")))
         different = _differences(network_json(config), network_json(back), "")
         if not different:

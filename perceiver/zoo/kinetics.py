@@ -59,6 +59,8 @@ def autoencoder(
     trunk: tuple[Block, int],
 ) -> PerceiverConfig:
     """The same architecture at other sizes; trunk: the decoder's cross-attend and the width behind it."""
+    if min(samples, samples_per_patch) < 1 or samples % samples_per_patch:
+        raise ConfigError(f"autoencoder: {samples} samples are not whole patches of {samples_per_patch}")
     image_grid = Grid(frames, video, inclusive=False)
     audio_grid = Grid((samples // samples_per_patch,), audio, inclusive=False)
     widest = max(image_grid.channels(0, {}), audio_grid.channels(0, {}), label_width)

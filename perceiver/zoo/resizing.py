@@ -25,7 +25,7 @@ def resized(model: Perceiver, height: int, width: int, modality: str = "image") 
         InputError: no image input of that name.
         ConfigError: a size that the adapter cannot take.
     """
-    image = model.config.inputs.get(modality)
+    image = model.config.inputs.get(modality) if isinstance(model, Perceiver) else None
     if not isinstance(image, Image):
         raise InputError(f"inputs[{modality!r}]: expected an Image to resize, got {type(image).__name__}")
     position = _pinned(image.position, image.grid)

@@ -130,3 +130,12 @@ def test_load_brings_every_clip_to_the_declared_loudness_and_leaves_silence_sile
         wave, mask = adapter.load(gain * tone)
         assert np.sqrt(np.mean(wave[mask] ** 2)) == pytest.approx(0.1, rel=1e-4)
     assert not np.any(adapter.load(np.zeros(800, np.float32))[0])
+
+
+def test_positions_that_are_added_to_sound_hide_no_padding():
+    adapter = p.Waveform(32, sample_rate=8000, patch=8, project=5, position=p.Fourier(2), add_position=True)
+    assert adapter.channels == 5
+    clip = CLIPS["waveform"]
+    check_masked_elements_do_not_matter(adapter, clip, np.arange(32) < np.array([[20], [32]]), np.nan)
+    with pytest.raises(ConfigError, match="a position of 8 channels, as wide as the values, got 5"):
+        _ = p.Waveform(32, sample_rate=8000, patch=8, position=p.Fourier(2), add_position=True).channels

@@ -1,5 +1,7 @@
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image as Pillow
 
 import perceiver as p
@@ -136,3 +138,69 @@ def test_learned_positions_have_a_row_for_each_patch():
     module = built(config)
     np.testing.assert_array_equal(module(PIXELS).values[0, :, 12:], module.embed.position.table[...])
     assert config.channels == 17
+
+
+THIN = p.Image((5, 6, 3), subsample=2, position=POSITION)
+LARGE = np.random.default_rng(1).integers(0, 256, (2, 5, 6, 3), dtype=np.uint8)
+
+
+def test_a_thinned_picture_is_every_other_row_and_column():
+    assert (THIN.grid, THIN.tokens) == ((3, 3), 9)
+    plain = built(p.Image((3, 3, 3), position=POSITION))
+    mask = np.ones((2, 5, 6), bool)
+    mask[1, 3:] = False
+    for own in (None, np.array([True, False]), mask):
+        thinned = own if own is None or own.ndim == 1 else own[:, ::2, ::2]
+        found, expected = built(THIN)(LARGE, own), plain(LARGE[:, ::2, ::2], thinned)
+        np.testing.assert_array_equal(found.values, expected.values)
+        if own is not None:
+            np.testing.assert_array_equal(found.mask, expected.mask)
+    with pytest.raises(InputError, match=r"up to \(5, 6\), got \(6, 6\)"):
+        built(THIN)(np.zeros((1, 6, 6, 3), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 5), (2, 5)])
+def test_a_mask_of_another_size_than_the_picture_is_refused_before_it_is_thinned(shape):
+    with pytest.raises(InputError, match="expected shape"):
+        built(THIN)(LARGE, np.ones(shape, bool))
+
+
+CONVOLVED = p.Image((8, 8, 1), stem=p.ConvStem(2), position=POSITION)
+
+
+def test_an_absent_picture_has_no_tokens_behind_convolutions_either():
+    pixels = np.random.default_rng(2).random((2, 8, 8, 1)).astype(np.float32)
+    tokens = built(CONVOLVED)(pixels, np.array([True, False]))
+    np.testing.assert_array_equal(tokens.mask, [[True] * 4, [False] * 4])
+    np.testing.assert_array_equal(tokens.values[1, :, :2], 0)
+    check_masked_elements_do_not_matter(CONVOLVED, pixels, np.array([True, False]), np.nan)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_nothing_in_an_absent_picture_reaches_a_gradient_through_convolutions(train):
+    module, key = built(CONVOLVED), jax.random.key(0) if train else None
+    pixels = np.random.default_rng(2).random((2, 8, 8, 1)).astype(np.float32)
+    graph, parameters, rest = nnx.split(module, nnx.Param, ...)
+
+    def loss(parameters, pixels):
+        model = nnx.merge(graph, parameters, jax.tree.map(lambda leaf: leaf, rest))
+        return (model(pixels, np.array([True, False]), key=key).values[0] ** 2).sum()
+
+    spoilt = pixels.copy()
+    spoilt[1] = np.nan
+    value, gradient = jax.jit(jax.value_and_grad(loss))(parameters, spoilt)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"subsample": 0}, "patch and subsample must be positive"),
+        ({"subsample": 2, "patch": 2}, "whole 2 x 2 patches"),
+        ({"stem": p.ConvStem(2), "patch": 2}, "the stem makes the tokens, so patch must be 1, got 2"),
+    ],
+)
+def test_ways_to_make_tokens_that_exclude_each_other_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        p.Image((5, 6, 3), **fields)

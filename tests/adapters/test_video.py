@@ -79,3 +79,9 @@ def test_a_short_clip_is_loaded_with_its_mask():
 def test_a_source_that_does_not_fit_is_refused(source, message):
     with pytest.raises(InputError, match=message):
         SMALL.load(source)
+
+
+def test_positions_that_are_added_have_the_values_width():
+    with pytest.raises(ConfigError, match=r"a position of 24 channels, as wide as the values, got 9"):
+        p.PerceiverConfig({"clip": p.Video(SMALL.shape, SMALL.patch, position=p.Fourier(1), add_position=True)},
+                          p.Encoder(2, 8, 1), {}).abstract()  # fmt: skip

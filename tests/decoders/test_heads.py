@@ -25,6 +25,8 @@ def module(head, dtype="float32"):
         (p.Embedding(7), 7),
         (p.TokenLogits(9), 9),
         (p.TokenLogits(11, tied_to="text"), 11),
+        (p.Flow(), 2),
+        (p.SoundPatches(6, sample_rate=8000), 6),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -38,6 +40,11 @@ def test_every_head_answers_in_float32(head, width, dtype):
 def test_answers_come_in_the_targets_own_units(make):
     plain, scaled = module(make(2)), module(make(2, mean=(10.0, -5.0), std=(2.0, 0.5)))
     close(scaled(X, {}), plain(X, {}) * np.array([2, 0.5]) + np.array([10, -5]), 1e-6)
+
+
+def test_flow_comes_in_pixels():
+    plain, scaled = module(p.Dense(2)), module(p.Flow(scale=20.0))
+    close(scaled(X, {}), 20.0 * plain(X, {}), 1e-6)
 
 
 def test_embeddings_have_length_one_and_zero_stays_zero():
@@ -86,3 +93,5 @@ def test_heads_ask_for_themselves_where_the_question_goes_without_saying():
     assert p.Chunk(1, 2).query.shape == (1,)
     assert p.Dense(2).query is None
     assert p.TokenLogits(2).query is None
+    assert p.Flow().query is None
+    assert p.SoundPatches(2, sample_rate=8000).query is None

@@ -35,6 +35,9 @@ def ask(query, at=None, batch=2):
         (p.AtTimes(2.0), np.zeros((3, 1), np.float32), 3),
         (p.FromTokens("points"), None, 5),
         (p.FromTokens("points", project=4), np.array([1, 2]), 2),
+        (p.FromTokens("points", cells=(5,)), None, 5),
+        (p.WithInput("points", 2, p.Grid((5,))), None, 5),
+        (p.WithInput("points", 3, p.Grid((5,), project=4)), np.array([1, 2]), 2),
     ],
 )
 def test_queries_have_the_declared_width(query, at, count):
@@ -45,7 +48,16 @@ def test_queries_have_the_declared_width(query, at, count):
 
 
 @pytest.mark.parametrize(
-    "query", [p.Slots(6, width=4), p.Grid((2, 3)), p.FromTokens("points"), p.Grid((2, 3), project=4)]
+    "query",
+    [
+        p.Slots(6, width=4),
+        p.Grid((2, 3)),
+        p.Grid((2, 3), inclusive=False),
+        p.FromTokens("points"),
+        p.FromTokens("points", cells=(5,)),
+        p.Grid((2, 3), project=4),
+        p.WithInput("points", 2, p.Grid((5,))),
+    ],
 )
 def test_chosen_queries_are_rows_of_the_whole(query):
     whole, built = ask(query), module(query)
@@ -64,6 +76,22 @@ def test_a_grid_answers_at_coordinates_between_its_cells():
     close(ask(query, grid((2, 3))).values, ask(query).values, 1e-6)
     between = ask(query, np.float32([[0.5, 0.25]])).values
     assert np.abs(between - ask(query).values).max(axis=-1).min() > 0.01
+
+
+def test_an_exclusive_grid_leaves_coordinates_as_they_are():
+    query = p.Grid((2, 4), p.Fourier(bands=2), inclusive=False)
+    np.testing.assert_array_equal(ask(query).values[0, :, 0], [-1] * 4 + [0] * 4)
+    np.testing.assert_array_equal(ask(query).values[0, :4, 1], [-1, -0.5, 0, 0.5])
+    place = np.float32([[0.5, 0.25]])
+    np.testing.assert_array_equal(ask(query, place).values, ask(p.Grid((2, 4), p.Fourier(bands=2)), place).values)
+
+
+def test_the_inputs_values_come_before_the_places_under_the_inputs_mask():
+    query = p.WithInput("points", 2, p.Grid((5,), p.Fourier(bands=1)))
+    asked = ask(query)
+    np.testing.assert_array_equal(asked.values[..., :2], CLOUD.values[..., :2])
+    np.testing.assert_array_equal(asked.values[1, :, 2:], ask(query.grid).values[1])
+    np.testing.assert_array_equal(asked.mask, CLOUD.mask)
 
 
 def test_metric_queries_are_positions_of_the_extent():
@@ -85,6 +113,8 @@ def test_metric_queries_are_positions_of_the_extent():
         (p.Slots(3), np.zeros((2, 1), np.float32), "integer indices"),
         (p.FromTokens("points"), np.zeros((2, 1), np.float32), "integer indices"),
         (p.FromTokens("points"), np.zeros((3, 2), np.int32), r"a batch of 2 as the query, got \(3, 2\)"),
+        (p.WithInput("points", 2, p.Grid((2, 3))), None, "expected 6 tokens, one a cell, got 5"),
+        (p.WithInput("points", 2, p.Grid((5,))), np.zeros((2, 1), np.float32), "integer indices"),
     ],
 )
 def test_a_query_that_does_not_fit_is_refused(query, at, message):
@@ -97,12 +127,17 @@ def test_an_absent_source_is_named():
         module(p.FromTokens("points"))(2, None, {})
     with pytest.raises(ConfigError, match=r"no input 'point'; did you mean 'points'\?"):
         p.FromTokens("point").channels(8, {"points": 3})
+    with pytest.raises(ConfigError, match=r"no input 'point'; did you mean 'points'\?"):
+        p.WithInput("point", 1, p.Grid((5,))).channels(8, {"points": 3})
+    with pytest.raises(ConfigError, match="width is 4, the tokens of 'points' have 3 channels"):
+        module(p.WithInput("points", 4, p.Grid((5,))))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: p.Slots(0), "count must be at least 1, got 0"),
+        (lambda: p.Slots(0), "a count and width of at least 1, got 0 and None"),
+        (lambda: p.Slots(2, width=0), "at least 1, got 2 and 0"),
         (lambda: p.Grid(()), "cells must be positive"),
         (lambda: p.Grid((2, 0)), "cells must be positive"),
         (lambda: p.AtPoints((0.0,), (0.0,)), "low < high"),

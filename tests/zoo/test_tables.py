@@ -3,11 +3,14 @@ import pytest
 
 from perceiver.errors import InputError
 from perceiver.zoo.tables import (
+    CHANNELS,
     CONV,
     COUNT,
     LINEAR,
     SCALAR,
     UNBATCHED,
+    haiku_linear,
+    haiku_norm,
     patches,
     read,
     row,
@@ -80,3 +83,45 @@ def test_everything_that_does_not_fit_is_listed_at_once():
         "  norm.weight: expected shape (4,), got (5,)",
         "  unexpected extra (1, 2)",
     ]
+
+
+def test_stacked_layers_may_be_parts_of_one_key_each():
+    names = ("query", "key", "value")
+    rows = [row("layer.{}.qkv", f"stack.{n}", LINEAR, range(2), part=(i, 3)) for i, n in enumerate(names)]
+    ours = {f"stack.{n}": RNG.normal(size=(2, 4, 5)).astype(np.float32) for n in names}
+    shapes = {name: array.shape for name, array in ours.items()}
+    theirs = write(rows, ours)
+    assert {key: array.shape for key, array in theirs.items()} == {"layer.0.qkv": (15, 4), "layer.1.qkv": (15, 4)}
+    np.testing.assert_array_equal(theirs["layer.1.qkv"][5:10], ours["stack.key"][1].T)
+    again = read(rows, theirs, shapes, "here")
+    for name, array in ours.items():
+        np.testing.assert_array_equal(again[name], array)
+    with pytest.raises(InputError) as caught:
+        read(rows, {"layer.0.qkv": np.zeros((14, 4), np.float32)}, shapes, "here")
+    assert str(caught.value).splitlines()[1:] == [
+        "  layer.0.qkv: expected shape (15, 4), got (14, 4)",
+        "  missing layer.1.qkv (15, 4)",
+    ]
+
+
+def test_haikus_arrays_by_their_names():
+    rows = [
+        *haiku_linear("mlp/linear", "fc"),
+        *haiku_norm("layer_norm_{}", "norm", [1]),
+        row("bn/scale", "s", CHANNELS),
+    ]
+    ours = {"fc.kernel": np.ones((2, 3)), "fc.bias": np.ones(3), "norm.scale": np.ones((1, 3)), "s": np.arange(4.0)}
+    theirs = write(rows, ours | {"norm.bias": np.zeros((1, 3))})
+    shapes = {key: array.shape for key, array in theirs.items()}
+    assert shapes == {
+        "mlp/linear/w": (2, 3),
+        "mlp/linear/b": (3,),
+        "layer_norm_1/scale": (3,),
+        "layer_norm_1/offset": (3,),
+        "bn/scale": (1, 1, 1, 4),
+    }
+
+
+def test_a_table_of_another_model_is_a_mistake_of_ours():
+    with pytest.raises(AssertionError, match=r"disagree on \['weight'\]"):
+        read(ROWS, write(ROWS, OURS), SHAPES | {"weight": (2,)}, "here")

@@ -69,6 +69,7 @@ NAMED = {
     perceiver1.audioset_waveform: perceiver_1(128 + 129, 527, 8, 512),
     perceiver1.audioset_mel: perceiver_1(16 + 258, 527, 8, 512),
     perceiver1.audioset_video: perceiver_1(384 + 387, 527, 8, 512),
+    perceiver1.audioset: perceiver_1(771 + 4, 527, 8, 512) + (775 - 257) + (775 - 771),
 }
 
 
@@ -104,6 +105,18 @@ def test_the_hubs_layout_comes_back_bit_for_bit(case, tmp_path):
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_config_asks_for_other_classes_and_sizes():
+    assert imagenet.imagenet_fourier(7).outputs["label"].head.count == 7
+    assert flow.flow(8, 12).outputs["flow"].shape == (8, 12)
+    assert kinetics.kinetics(("a", "b"), 2).inputs["label"].names == ("a", "b")
+    text = language.language(64)
+    assert (text.inputs["text"].tokens, text.outputs["text"].shape) == (64, (64,))
+    encoder = perceiver1.repeated(4, 3, 5, 8)
+    assert (encoder.cross_attends, encoder.towers) == ((0, 1, 1, 1), (0,) * 4)
+    with pytest.raises(p.ConfigError, match="at least 2"):
+        imagenet.imagenet_conv(1)
 
 
 def test_every_family_is_found_by_its_own_models():
