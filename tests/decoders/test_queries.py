@@ -136,8 +136,8 @@ def test_an_absent_source_is_named():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: p.Slots(0), "a count and width of at least 1, got 0 and None"),
-        (lambda: p.Slots(2, width=0), "at least 1, got 2 and 0"),
+        (lambda: p.Slots(0), "count must be at least 1, got 0"),
+        (lambda: p.Slots(2, width=0), "width must be at least 1, got 0"),
         (lambda: p.Grid(()), "cells must be positive"),
         (lambda: p.Grid((2, 0)), "cells must be positive"),
         (lambda: p.AtPoints((0.0,), (0.0,)), "low < high"),
