@@ -144,6 +144,11 @@ class ImageTokens(nnx.Module):
 
         key: given in training, where batch norm looks at the batch; nothing is drawn from it.
         """
+        if mask is not None and mask.ndim > 1:
+            check_array(mask, (*raw.shape[:3],), "b")
+        elif mask is not None and self.stem is not None:  # so that nothing of an absent picture passes the convolutions
+            check_array(mask, raw.shape[:1], "b")
+            raw = jnp.where(mask[:, None, None, None], raw, 0)
         raw, mask = self._thinned(raw, mask)
         rows, columns = self._checked(raw)
         if mask is not None and mask.ndim > 1:  # a patch may be real in part, and what is masked in it must not count

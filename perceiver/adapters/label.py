@@ -1,6 +1,7 @@
 """A class label as an input: one token, one channel a class."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ class Label(Adapter):
         if isinstance(source, str) and source in self.names:
             return np.asarray(self.names.index(source), np.int32), None
         try:
-            number = int(source)
+            number = int(source) if isinstance(source, str) else operator.index(source)
         except (TypeError, ValueError):
             raise InputError(f"expected a class, got {source!r:.60}; {suggestion(str(source), self.names)}") from None
         if not 0 <= number < self.count:
