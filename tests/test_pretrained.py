@@ -125,6 +125,7 @@ def same(model, arrays):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", PERCEIVERS)
 def test_every_perceiver_of_the_hub_is_read_written_and_read_again(architecture, tmp_path):
     config, arrays = published(architecture, tmp_path / "hub")

@@ -16,6 +16,8 @@ from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.loop import Trainer, fit
 from tests.training.test_loop import STEPS, convolved_experiment, final_state
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(1).random((2, 4, 4, 1), np.float32)
 
 
