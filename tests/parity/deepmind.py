@@ -36,7 +36,8 @@ def compare(folder, name):
             yield from functions(arrays)
             return
         if case["spec"]["forward"] == "component":
-            compared = list(component(case["spec"]["component"], arrays))
+            train = bool(case["spec"].get("component_call", {}).get("is_training"))
+            compared = list(component(case["spec"]["component"], arrays, train))
         else:
             compared = list(network(case, arrays))
     wanted = {key for key in arrays if key.startswith(("outputs/", "inter/", "new_state/"))}
@@ -154,6 +155,16 @@ def adapter(entry, shape):
     return {"ImagePreprocessor": image, "AudioPreprocessor": audio}[kind](given, shape)
 
 
+def preprocessing(entry, source, name):
+    """Rows of an ImagePreprocessor or AudioPreprocessor as the input `name`."""
+    rows = haiku.preprocessor(source, f"{name}_preprocessor", name)
+    if source.project is None or arguments(entry)["prep_type"] != "patches":
+        return rows
+    linear = haiku_linear(f"{name}_preprocessor/patches_linear", f"adapters.{name}.embed.project")
+    ours = {entry.ours for entry in linear}  # of patches of one pixel, which a config cannot tell from convolutions
+    return [entry for entry in rows if entry.ours not in ours] + linear
+
+
 def encoder(entry):
     """A PerceiverEncoder."""
     given = arguments(entry)
@@ -261,7 +272,7 @@ def plain(spec, modules, inputs):
     theirs = modules["encoder"]["kwargs"].get("name", "perceiver_encoder")
     rows = haiku.encoder(latent, theirs)
     if name in ("image", "audio"):
-        rows += haiku.preprocessor(source, f"{name}_preprocessor", name)
+        rows += preprocessing(entry, source, name)
     kind, given = modules["decoder"]["class"].split(".")[-1], BASIC | arguments(modules["decoder"])
     at = inputs.get("subsampled/points")
     if kind == "ProjectionDecoder":
@@ -282,7 +293,7 @@ def plain(spec, modules, inputs):
     options = {"queries": {} if at is None else {"output": at}, "answers": {"output": "output"}}
     if "input_mask" in inputs:
         options["masks"] = {name: inputs["input_mask"].astype(bool)}
-    if "query_mask" in inputs:
+    if "query_mask" in inputs and kind == "BasicDecoder":  # the others drop it
         options["looking"] = {"output": inputs["query_mask"].astype(bool)}
     return config, rows, {name: raw}, options
 
@@ -365,7 +376,7 @@ def multimodal(spec, modules, inputs):
     for name, entry in back["modalities"].items():
         rows += asking(outputs[name].query, BASES[entry["class"].split(".")[-1]], f"decoders.{name}.query")
     for name in parts.keys() & {"image", "audio"}:
-        rows += haiku.preprocessor(parts[name], f"{name}_preprocessor", name)
+        rows += preprocessing(front["modalities"][name], parts[name], name)
     return config, rows, raw, options
 
 
@@ -397,8 +408,7 @@ def run(model, raw, options, arrays, train):
         if f"inter/{name}" in arrays:
             yield hidden(f"inter/{name}", ours, arrays[f"inter/{name}"], visible if name == "encoder_inputs" else None)
     yield from front(model, raw, tokens, arrays, train)
-    for entry, value in statistics(model, after, arrays):
-        yield Comparison(f"new_state/{entry}", value, arrays[f"new_state/{entry}"])
+    yield from statistics(model, after, arrays)
 
 
 def answer(what, ours, theirs):
@@ -425,7 +435,8 @@ def front(model, raw, tokens, arrays, train):
         bare = part.values[..., : theirs.shape[-1]]
         if getattr(model.config.inputs[name], "add_position", False):
             embed = model.adapters[name].embed
-            shape = model.config.inputs[name].grid
+            config = model.config.inputs[name]
+            shape = (config.tokens,) if name == "audio" else config.grid
             bare = part.values - embed.position(p.positions.grid(shape))
         yield Comparison(f"inter/preprocessed_without_pos/{module}", bare, theirs)
     if "inter/conv_downsample_out" in arrays:
@@ -454,20 +465,26 @@ def statistics(model, after, arrays):
     rows = haiku.stem(
         model.config.inputs["image"].stem, "image_preprocessor/~/conv2_d_downsample", "adapters.image.stem"
     )
-    averages = [entry for entry in rows if "_ema/" in entry.keys[0]]
-    yield from tables.write(averages, after).items()
+    yield from averages(rows, after, arrays)
+
+
+def averages(rows, after, arrays):
+    """The rows that are running averages, of weights after a training step."""
+    for entry, value in tables.write([entry for entry in rows if "_ema/" in entry.keys[0]], after).items():
+        yield Comparison(f"new_state/{entry}", value, arrays[f"new_state/{entry}"])
 
 
 # --- single parts ---------------------------------------------------------------------------------------------------
 
 
-def component(entry, arrays):
+def component(entry, arrays, train):
     """A preprocessor or postprocessor alone."""
     kind, given, x = entry["class"].split(".")[-1], entry["kwargs"], arrays["inputs/x"]
     build = {"dtype": jnp.dtype("float32"), "rngs": nnx.Rngs(0)}
     if kind == "ImagePostprocessor":
         assert given["postproc_type"] == "patches"
         space, time = given.get("spatial_upsample", 1), given.get("temporal_upsample", 1)
+        x = x.reshape(x.shape[0], *(given.get("input_reshape_size") or x.shape[1:-1]), x.shape[-1])
         patch = (space, space) if x.ndim == 4 else (time, space, space)
         yield Comparison("outputs/output", from_patches(x, patch), arrays["outputs/output"])
         return
@@ -482,9 +499,13 @@ def component(entry, arrays):
         module = Upsample(x.shape[-1], given["n_outputs"], space, time, **build)
         rows = upsampling(len(module.layers), flat)
     module = filled(module, rows, arrays)
-    yield Comparison("outputs/output", jax.jit(lambda m, x: m(x))(module, x), arrays["outputs/output"])
     if kind == "Conv2DDownsample":
-        yield from convolved(module, x, arrays, train=False)
+        yield from convolved(nnx.clone(module), x, arrays, train)
+        yield Comparison("outputs/output", nnx.jit(lambda m, x: m(x, train=train))(module, x), arrays["outputs/output"])
+        if train:
+            yield from averages(rows, weights(module), arrays)
+        return
+    yield Comparison("outputs/output", jax.jit(lambda m, x: m(x))(module, x), arrays["outputs/output"])
 
 
 def upsampling(layers, flat):
