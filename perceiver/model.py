@@ -254,7 +254,6 @@ class Perceiver(Model):
         Raises:
             InputError: an unknown modality, or an array that does not fit; the message names the modality.
         """
-        inputs = {**self._hidden(inputs), **inputs}
         drop_key, encoder_key = split_key(key, 2)
         mask_key = None if key is None or not self.config.mask_rates else jax.random.fold_in(key, 2)
         tokens = self.tokenise(inputs, masks, key=key)
@@ -324,6 +323,7 @@ class Perceiver(Model):
         orphans = [name for name in masks if name not in inputs]
         if orphans:
             raise InputError(f"masks[{orphans[0]!r}]: a mask without its input")
+        inputs = {**self._hidden(inputs), **inputs}
         tokens = {}
         for name in sorted(inputs):
             with naming(f"inputs[{name!r}]"):
@@ -339,7 +339,7 @@ class Perceiver(Model):
         self, inputs: Mapping[str, Raw], masks: Mapping[str, Array] | None = None
     ) -> dict[str, Float[Array, "b h n m"]]:
         """Where each latent first looks: weights [b, heads, latents, tokens] by modality, summing to 1 over all."""
-        tokens = self.tokenise({**self._hidden(inputs), **inputs}, masks)
+        tokens = self.tokenise(inputs, masks)
         joined = self.join(tokens)
         first = self.encoder.cross[self.config.encoder.cross_attends[0]]
         weights = first.weights(self.encoder.start(joined), joined)

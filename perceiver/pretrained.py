@@ -12,7 +12,7 @@ from perceiver.errors import InputError, naming
 from perceiver.hub import HubFiles, resolve
 from perceiver.io.files import refusing
 from perceiver.model import Model
-from perceiver.saving import CONFIG, MANIFEST, dump, load, read_json, weights, with_weights, write_new_folder
+from perceiver.saving import CONFIG, MANIFEST, dump, load, read_json, weights, write_new_folder
 from perceiver.zoo import releases, tables
 from perceiver.zoo.architectures import family_of, written_as
 from perceiver.zoo.families import HubConfig
@@ -75,10 +75,7 @@ def convert(files: HubFiles) -> Model:
             hub = HubConfig(values, preprocessor, tokenizer.read_text("utf-8") if tokenizer.is_file() else None)
     family = family_of(hub, str(files.folder / "config.json"))
     config = family.config(hub)
-    rows = family.rows(config)
-    tensors = files.tensors()
-    wanted = {name: leaf.shape for name, leaf in weights(config.abstract()).items()}
-    return with_weights(config, tables.read(rows, tensors, wanted, where, family.ignored), where)
+    return tables.build(config, family.rows(config), files.tensors(), where, family.ignored)
 
 
 def write_hub(model: Model, folder: str | Path) -> Path:
@@ -89,12 +86,12 @@ def write_hub(model: Model, folder: str | Path) -> Path:
         ConfigError: transformers has no class that computes the same; says in what they differ.
         InputError: the folder exists.
     """
-    family, values = written_as(model.config)
+    family, values, host_files = written_as(model.config)
     arrays = tables.write(family.rows(model.config), {n: np.asarray(v) for n, v in weights(model).items()})
     files = {
         "config.json": dump(values | {"dtype": "float32"}),
         "model.safetensors": save_tensors(arrays, metadata={"format": "pt"}),
     }
-    for name, content in family.host_files(model.config).items():
+    for name, content in host_files.items():
         files[name] = content.encode() if isinstance(content, str) else dump(content)
     return write_new_folder(folder, files)

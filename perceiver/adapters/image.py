@@ -19,7 +19,7 @@ from perceiver.errors import ConfigError, InputError
 from perceiver.io.images import Fit, Resample, frame_image, read_image
 from perceiver.patches import to_patches
 from perceiver.positions import Fourier, Position, grid
-from perceiver.tokens import Tokens, check_array
+from perceiver.tokens import Tokens, check_array, presence
 from perceiver.typing import Array, Bool, Float
 
 
@@ -62,15 +62,17 @@ class Image(Adapter):
             raise ConfigError(f"Image: shape {self.shape}, patch and subsample must be positive")
         if self.stem is not None and self.patch > 1:
             raise ConfigError(f"Image: the stem makes the tokens, so patch must be 1, got {self.patch}")
-        height, width = self.cells(*self.shape[:2])
-        if min(height, width) < 1 or any(-(-size // self.subsample) % self.patch for size in self.shape[:2]):
+        if min(self.grid) < 1 or any(size % self.patch for size in self._thin(*self.shape[:2])):
             raise ConfigError(f"Image: shape {self.shape} is not made of whole {self.patch} x {self.patch} patches")
         check_statistics("Image", self.shape[2], self.mean, self.std)
         check_framing("Image", self.fit, self.crop)
 
-    def cells(self, height: int, width: int) -> tuple[int, int]:
-        """Tokens down and across an image of that size."""
-        rows, columns = -(-height // self.subsample), -(-width // self.subsample)
+    def _thin(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that `subsample` leaves of that many."""
+        return -(-height // self.subsample), -(-width // self.subsample)
+
+    def cells(self, rows: int, columns: int) -> tuple[int, int]:
+        """Tokens down and across an image of that many rows and columns after `subsample`."""
         if self.stem is not None:
             return self.stem.size(rows), self.stem.size(columns)
         return rows // self.patch, columns // self.patch
@@ -78,7 +80,7 @@ class Image(Adapter):
     @property
     def grid(self) -> tuple[int, int]:
         """Tokens down and across the largest image."""
-        return self.cells(*self.shape[:2])
+        return self.cells(*self._thin(*self.shape[:2]))
 
     @property
     def features(self) -> int:
@@ -144,16 +146,12 @@ class ImageTokens(nnx.Module):
 
         key: given in training, where batch norm looks at the batch; nothing is drawn from it.
         """
-        if mask is not None and mask.ndim > 1:
-            check_array(mask, (*raw.shape[:3],), "b")
-        elif mask is not None and self.stem is not None:  # so that nothing of an absent picture passes the convolutions
-            check_array(mask, raw.shape[:1], "b")
-            raw = jnp.where(mask[:, None, None, None], raw, 0)
         raw, mask = self._thinned(raw, mask)
         rows, columns = self._checked(raw)
         if mask is not None and mask.ndim > 1:  # a patch may be real in part, and what is masked in it must not count
-            check_array(mask, raw.shape[:3], "b")
             raw = jnp.where(mask[..., None], raw, 0)
+        elif mask is not None and self.stem is not None:  # before the convolutions, which are linear maps too
+            raw = jnp.where(mask[:, None, None, None], raw, 0)
         pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
         patch = self.config.patch
         if self.stem is not None:
@@ -162,7 +160,7 @@ class ImageTokens(nnx.Module):
             values = to_patches(pixels, (patch, patch))
         values = values.reshape(raw.shape[0], rows * columns, -1)
         if mask is None or mask.ndim == 1:
-            token_mask = _spread(mask, raw.shape[0], rows * columns)
+            token_mask = presence(mask, raw.shape[0], rows * columns)
             return self.embed(values, grid((rows, columns)), token_mask)
         if self.stem is not None:
             raise InputError("expected a mask [b]: convolutions would mix real pixels with padding")
@@ -175,6 +173,8 @@ class ImageTokens(nnx.Module):
         height, width = raw.shape[1:3]
         if height > self.config.shape[0] or width > self.config.shape[1]:
             raise InputError(f"expected height and width up to {self.config.shape[:2]}, got {raw.shape[1:3]}")
+        if mask is not None:
+            check_array(mask, raw.shape[:1] if mask.ndim == 1 else raw.shape[:3], "b")
         step = self.config.subsample
         if step == 1:
             return raw, mask
@@ -188,7 +188,7 @@ class ImageTokens(nnx.Module):
         if height % config.patch or width % config.patch:
             wanted = f"multiples of {config.patch} up to {config.shape[:2]}"
             raise InputError(f"expected height and width in {wanted}, got {raw.shape[1:3]}")
-        rows, columns = dataclasses.replace(config, subsample=1).cells(height, width)
+        rows, columns = config.cells(height, width)
         if min(rows, columns) < 1:
             raise InputError(f"expected an image that the stem leaves something of, got {raw.shape[1:3]}")
         return rows, columns
@@ -226,13 +226,6 @@ def to_unit(raw: Array) -> Float[Array, "..."]:
     if raw.dtype != jnp.uint8:
         raise InputError(f"expected uint8 or floating point values in [0, 1], got dtype {raw.dtype}")
     return raw.astype(jnp.float32) / 255.0
-
-
-def _spread(mask: Bool[Array, " b"] | None, batch: int, count: int) -> Bool[Array, "b n"] | None:
-    if mask is None:
-        return None
-    check_array(mask, (batch,), "b")
-    return jnp.broadcast_to(mask[:, None], (batch, count))
 
 
 def _own_grid(mask: Bool[Array, "b h w"]) -> Float[Array, "b n 2"]:

@@ -89,8 +89,8 @@ HARMLESS = {
 that may look at nothing at all."""
 
 
-def written_as(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
-    """The family that a model can be written in, and its config.json.
+def written_as(config: ModelConfig) -> tuple[Family, dict[str, Any], dict[str, Any]]:
+    """The family that a model can be written in, its config.json, and the further files (`Family.host_files`).
 
     Raises:
         ConfigError: there is none, or its code computes something else; the fields that differ are named.
@@ -99,16 +99,12 @@ def written_as(config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     for family in FAMILIES.values():
         if not family.fits(config):
             continue
-        try:
-            values = {"architectures": [family.architecture]} | family.hub_config(config)
-            files = family.host_files(config)
-        except (AssertionError, KeyError) as error:  # parts of another kind than the family's
-            reasons.append(f"{family.architecture} has other parts ({type(error).__name__} {error})".replace(" )", ")"))
-            continue
+        values = {"architectures": [family.architecture]} | family.hub_config(config)
+        files = family.host_files(config)
         back = family.config(HubConfig(values, files.get("preprocessor_config.json"), files.get("tokenizer.json")))
         different = _differences(network_json(config), network_json(back), "")
         if not different:
-            return family, values
+            return family, values, files
         reasons.append(f"{family.architecture} differs in {', '.join(different[:5])}")
     raise ConfigError(f"transformers has no equal of this model: {'; '.join(reasons) or 'no architecture fits it'}")
 

@@ -73,8 +73,8 @@ class Family:
     host_files: Callable[[Any], dict[str, Any]] = lambda config: {}
 
 
-def asks(inputs: Mapping[str, type], *outputs: str) -> Callable[[ModelConfig], bool]:
-    """Whether a config is a Perceiver of just these inputs and outputs."""
+def asks(inputs: Mapping[str, type], **outputs: type) -> Callable[[ModelConfig], bool]:
+    """Whether a config is a Perceiver of just these inputs, and outputs with these heads."""
 
     def fits(config: ModelConfig) -> bool:
         return (
@@ -82,6 +82,7 @@ def asks(inputs: Mapping[str, type], *outputs: str) -> Callable[[ModelConfig], b
             and set(config.inputs) == set(inputs)
             and all(isinstance(config.inputs[name], kind) for name, kind in inputs.items())
             and set(config.outputs) == set(outputs)
+            and all(isinstance(config.outputs[name].head, kind) for name, kind in outputs.items())
         )
 
     return fits

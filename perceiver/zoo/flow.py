@@ -76,5 +76,5 @@ def _hub_config(config: PerceiverConfig) -> dict[str, Any]:
 
 
 FAMILIES = [
-    Family("PerceiverForOpticalFlow", asks({"frames": FramePair}, "flow"), _from_hub, _rows, _hub_config),
+    Family("PerceiverForOpticalFlow", asks({"frames": FramePair}, flow=Flow), _from_hub, _rows, _hub_config),
 ]

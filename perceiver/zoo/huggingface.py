@@ -27,7 +27,10 @@ ACTIVATIONS = {
 }
 """By the name in `hidden_act`."""
 
-_NAMES = {kind: name for name, kind in reversed(ACTIVATIONS.items()) if name not in ("gelu_new", "gelu_fast", "swish")}
+ACTIVATION_NAMES = {
+    kind: name for name, kind in reversed(ACTIVATIONS.items()) if name not in ("gelu_new", "gelu_fast", "swish")
+}
+"""The name that is written for each: of several for one function, the plain one."""
 
 _ATTENTION = {
     "attention.self.query": "attention.query",
@@ -113,7 +116,7 @@ def hub_encoder(config: Encoder, tokens: int) -> dict[str, Any]:
         "cross_attention_shape_for_attention": "q" if by_query else "kv",
         "self_attention_widening_factor": latent.widening,
         "cross_attention_widening_factor": cross.widening,
-        "hidden_act": _NAMES[latent.activation],
+        "hidden_act": ACTIVATION_NAMES[latent.activation],
         "attention_probs_dropout_prob": latent.attention_dropout,
         "initializer_range": config.latent_scale,
         "use_query_residual": cross.residual,

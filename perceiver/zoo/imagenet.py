@@ -104,7 +104,9 @@ def _rows(config: PerceiverConfig) -> list[Row]:
     theirs, ours = "perceiver.input_preprocessor", "adapters.image"
     rows = huggingface.encoder_rows(config.encoder) + huggingface.classifier_rows("label")
     if image.project is not None:
-        rows.append(row(f"{theirs}.convnet_1x1.weight", f"{ours}.embed.project.kernel", patches(1, image.shape[2])))
+        rows.append(
+            row(f"{theirs}.convnet_1x1.weight", f"{ours}.embed.project.kernel", patches((1, 1), image.shape[2]))
+        )
         rows.append(row(f"{theirs}.convnet_1x1.bias", f"{ours}.embed.project.bias"))
         position = f"{ours}.embed.position"
         rows.append(row(f"{theirs}.position_embeddings.position_embeddings", f"{position}.position.table"))
@@ -144,7 +146,7 @@ def _is(project: bool, stem: bool) -> Callable[[ModelConfig], bool]:
     return fits
 
 
-_FITS = asks({"image": Image}, "label")
+_FITS = asks({"image": Image}, label=Classes)
 
 FAMILIES = [
     Family(

@@ -18,7 +18,7 @@ from perceiver.decoders.queries import Grid, Slots
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError
 from perceiver.io.images import Fit
-from perceiver.model import PerceiverConfig
+from perceiver.model import ModelConfig, PerceiverConfig
 from perceiver.positions import Fourier
 from perceiver.zoo import haiku, huggingface
 from perceiver.zoo.families import Family, HubConfig, asks, labels
@@ -160,6 +160,23 @@ def _hub_config(config: PerceiverConfig) -> dict[str, Any]:
     return fields | labels(label.names, label.count)
 
 
-_FITS = asks({"audio": Waveform, "image": Video, "label": Label}, *NAMES)
+_KINDS = asks({"audio": Waveform, "image": Video, "label": Label}, audio=SoundPatches, image=Dense, label=Classes)
 
-FAMILIES = [Family("PerceiverForMultimodalAutoencoding", _FITS, _from_hub, _rows, _hub_config)]
+
+def _fits(config: ModelConfig) -> bool:
+    """Whether a config is the autoencoder, whose outputs share the trunk "joint"."""
+    if not _KINDS(config):
+        return False
+    assert isinstance(config, PerceiverConfig)
+    video, label = config.inputs["image"], config.outputs["label"]
+    return (
+        isinstance(video, Video)
+        and isinstance(video.position, Fourier)
+        and video.position.max_resolution is not None
+        and isinstance(label, Output)
+        and isinstance(label.query, Slots)
+        and set(config.trunks) == {"joint"}
+    )
+
+
+FAMILIES = [Family("PerceiverForMultimodalAutoencoding", _fits, _from_hub, _rows, _hub_config)]

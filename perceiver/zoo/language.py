@@ -112,7 +112,7 @@ def _host_files(config: PerceiverConfig) -> dict[str, Any]:
 FAMILIES = [
     Family(
         "PerceiverForMaskedLM",
-        asks({"text": Bytes}, "text"),
+        asks({"text": Bytes}, text=TokenLogits),
         _from_masked,
         _masked_rows,
         _hub_config,
@@ -120,7 +120,7 @@ FAMILIES = [
     ),
     Family(
         "PerceiverForSequenceClassification",
-        asks({"text": Bytes}, "label"),
+        asks({"text": Bytes}, label=Classes),
         _from_classifier,
         lambda config: _text_rows(config) + huggingface.classifier_rows("label"),
         _classifier_hub_config,

@@ -14,7 +14,6 @@ import numpy as np
 from perceiver.errors import InputError
 from perceiver.io.pickles import read_pickle
 from perceiver.model import Perceiver, PerceiverConfig
-from perceiver.saving import weights, with_weights
 from perceiver.zoo import flow, imagenet, kinetics, language, tables
 from perceiver.zoo.tables import Row
 
@@ -50,9 +49,7 @@ def load(path: Path) -> Perceiver:
     tensors = flat(read_pickle(path), str(path))
     release = told_by(tensors, str(path))
     config = release.config()
-    wanted = {name: leaf.shape for name, leaf in weights(config.abstract()).items()}
-    where = f"{path}, read as {release.name}"
-    return with_weights(config, tables.read(release.rows(config), tensors, wanted, where), where)
+    return tables.build(config, release.rows(config), tensors, f"{path}, read as {release.name}")
 
 
 def told_by(tensors: Mapping[str, np.ndarray], where: str) -> Release:

@@ -5,11 +5,13 @@ key each in a checkpoint; such a row has a tuple of keys.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perceiver.errors import InputError
+from perceiver.model import ModelConfig
+from perceiver.saving import weights, with_weights
 
 
 class Transform(NamedTuple):
@@ -34,11 +36,11 @@ CHANNELS = Transform(lambda a: a.reshape(-1), lambda a: a[None, None, None])
 """Haiku's batch-norm arrays [1, 1, 1, c] to [c]."""
 
 
-def patches(patch: int, channels: int) -> Transform:
-    """The kernel of a convolution that does not overlap, [out, c, p, p], to that of a linear map of (p p c) numbers."""
+def patches(patch: tuple[int, int], channels: int) -> Transform:
+    """The kernel of a convolution that does not overlap, [out, c, p, q], to that of a linear map of (p q c) numbers."""
     return Transform(
         lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-        lambda a: a.reshape(patch, patch, channels, -1).transpose(3, 2, 0, 1),
+        lambda a: a.reshape(*patch, channels, -1).transpose(3, 2, 0, 1),
     )
 
 
@@ -126,6 +128,18 @@ def read(
         listed = "\n  ".join(sorted(set(problems)))
         raise InputError(f"{where}: the weights do not fit the configuration:\n  {listed}")
     return {entry.ours: _read_row(entry, tensors) for entry in rows}
+
+
+def build(
+    config: ModelConfig,
+    rows: Sequence[Row],
+    tensors: Mapping[str, np.ndarray],
+    where: str,
+    ignored: Iterable[str] = (),
+) -> Any:
+    """The model of a config around a checkpoint's tensors; arguments and errors as for `read`."""
+    wanted = {name: leaf.shape for name, leaf in weights(config.abstract()).items()}
+    return with_weights(config, read(rows, tensors, wanted, where, ignored), where)
 
 
 def write(rows: Sequence[Row], ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

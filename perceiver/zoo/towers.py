@@ -10,27 +10,19 @@ from perceiver.config import suggestion
 from perceiver.decoders.heads import Classes
 from perceiver.errors import ConfigError
 from perceiver.towers import VisionTower
+from perceiver.zoo.huggingface import ACTIVATION_NAMES, ACTIVATIONS
 from perceiver.zoo.preprocessing import Processor, framing
-from perceiver.zoo.tables import AS_IS, Row, Transform, row, torch_linear, torch_norm
+from perceiver.zoo.tables import AS_IS, Row, Transform, patches, row, torch_linear, torch_norm
 
 TOKEN = Transform(lambda a: a.reshape(-1), lambda a: a[None, None])
 """[1, 1, c] to [c]."""
 
-_ACTIVATIONS = {
-    "gelu": Activation.GELU_ERF,
+_ACTIVATIONS = ACTIVATIONS | {
     "gelu_python": Activation.GELU_ERF,
-    "gelu_pytorch_tanh": Activation.GELU_TANH,
     "gelu_python_tanh": Activation.GELU_TANH,
-    "gelu_new": Activation.GELU_TANH,
-    "gelu_fast": Activation.GELU_TANH,
     "gelu_accurate": Activation.GELU_TANH,
-    "quick_gelu": Activation.QUICK_GELU,
-    "silu": Activation.SILU,
-    "swish": Activation.SILU,
-    "relu": Activation.RELU,
-    "relu2": Activation.SQUARED_RELU,
 }
-"""Several of Hugging Face's names are one function, written in another way. The first is the one we write."""
+"""Several of Hugging Face's names are one function, written in another way."""
 
 
 class Section:
@@ -164,14 +156,6 @@ def token_id(tokenizer: str, name: str) -> int | None:
     return next((i for i, entry in enumerate(vocabulary) if entry[0] == name), None)
 
 
-def patches(patch: tuple[int, int], channels: int) -> Transform:
-    """The kernel of a convolution that does not overlap, [out, c, p, q], to that of a linear map of (p q c) numbers."""
-    return Transform(
-        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-        lambda a: a.reshape(*patch, channels, -1).transpose(3, 2, 0, 1),
-    )
-
-
 def patch_rows(theirs: str, ours: str, config: VisionTower) -> list[Row]:
     """The patch embedding."""
     rows = [row(f"{theirs}.weight", f"{ours}.kernel", patches(config.patch, config.image.shape[2]))]
@@ -203,7 +187,7 @@ def layer_fields(block: Block, channels: int, depth: int) -> dict[str, Any]:
         "num_hidden_layers": depth,
         "num_attention_heads": block.heads,
         "intermediate_size": block.widening * channels if block.mlp_channels is None else block.mlp_channels,
-        "hidden_act": next(name for name, known in _ACTIVATIONS.items() if known is block.activation),
+        "hidden_act": ACTIVATION_NAMES[block.activation],
         "layer_norm_eps": block.epsilon,
         "attention_dropout": block.attention_dropout,
     }

@@ -14,7 +14,7 @@ from perceiver.adapters.video import Video
 from perceiver.attend import attend
 from perceiver.convolutions import Upsample
 from perceiver.patches import from_patches, neighbourhoods, to_patches, windows
-from perceiver.saving import weights, with_weights
+from perceiver.saving import weights
 from perceiver.zoo import flow, haiku, kinetics, language, tables
 from perceiver.zoo.tables import haiku_linear, row
 from tests.parity import probes
@@ -246,9 +246,9 @@ def network(case, arrays):
 def loaded(config, rows, arrays, where):
     """The model with the case's weights."""
     found = {name: value for name, value in stored(arrays).items() if value.size}  # padding by no channels is empty
-    wanted = {name: leaf.shape for name, leaf in weights(config.abstract()).items()}
+    wanted = weights(config.abstract())
     rows = [entry for entry in rows if entry.ours in wanted]  # what is left over in the file is still refused
-    return with_weights(config, tables.read(rows, found, wanted, where), where)
+    return tables.build(config, rows, found, where)
 
 
 def stored(arrays):

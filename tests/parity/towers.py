@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file
 
-from perceiver.saving import weights, with_weights
 from perceiver.zoo import clip, siglip, tables, vit
 from tests.parity.comparison import Comparison
 
@@ -32,10 +31,8 @@ def compare(folder: Path, name: str) -> Iterator[Comparison]:
     hub = json.loads((case / "config.json").read_text())
     family = FAMILIES[hub["architectures"][0]]
     config = family.config(hub, None, None)
-    wanted = {key: value.shape for key, value in weights(config.abstract()).items()}
     tensors = {key: value.astype(np.float32) for key, value in load_file(case / "model.safetensors").items()}
-    found = tables.read(family.rows(config), tensors, wanted, name, family.IGNORED)
-    model = with_weights(config, found, name)
+    model = tables.build(config, family.rows(config), tensors, name, family.IGNORED)
     with np.load(case / "io.npz") as arrays:
         calls = _calls(dict(arrays))
     with jax.default_matmul_precision("highest"):

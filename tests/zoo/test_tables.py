@@ -24,7 +24,7 @@ ROWS = [
     *torch_linear("layer.{}.fc", "stack.linear", range(3)),
     *torch_norm("norm", "norm"),
     row("conv", "conv", CONV),
-    row("patch", "patch", patches(2, 3)),
+    row("patch", "patch", patches((2, 2), 3)),
     row("joint", "q", LINEAR, part=(0, 2)),
     row("joint", "k", LINEAR, part=(1, 2)),
     row("token", "token", UNBATCHED),
