@@ -1,11 +1,10 @@
-"""Softmax attention: one function, three ways to compute it, one place that chooses.
+"""Softmax attention: one function, several ways to compute it, one place that chooses.
 
 All take queries [b, q, h, d], keys [b, k, h, d] and values [b, k, h, e] and give [b, q, h, e]. The mask is bool and
 broadcasts to [b, h, q, k], True = may attend. A query with no key to attend to gives zeros.
 """
 
 import enum
-import functools
 import math
 from typing import NamedTuple
 
@@ -13,25 +12,32 @@ import jax
 import jax.numpy as jnp
 
 from perceiver.errors import InputError
+from perceiver.folded import folding_pays
+from perceiver.tiles import attend_in_tiles, drop_weights
 from perceiver.typing import Array, Bool, Float
 
-BLOCK = 2048
-"""Keys that the chunked path looks at together."""
+CPU_LOGITS = 2**20
+"""Logits (batch x heads x queries x keys) above which a CPU attends in tiles: 4 MiB in float32, about its caches."""
 
-LOGIT_BUDGET = 2**24
-"""Logits (batch x heads x queries x keys) above which the XLA path would hold too much at once: 64 MiB in float32."""
+DEVICE_LOGITS = 2**24
+"""The same for an accelerator, which would hold too much at once: 64 MiB in float32."""
 
 
 class Backend(enum.Enum):
     """How attention is computed."""
 
     XLA = "whole logits, fused by XLA"
-    CHUNKED = "blocks of keys with a running softmax, recomputed in the backward pass"
+    TILED = "tiles of queries and keys with a running softmax, recomputed in the backward pass"
+    FOLDED = "projections folded into the queries, blocks of tokens with a running softmax, recomputed"
     CUDNN = "cuDNN's fused kernel"
 
 
 class Problem(NamedTuple):
-    """What the choice of a backend depends on."""
+    """What the choice of a backend depends on.
+
+    qk_width, v_width: of one head. channels: of the tokens that keys and values are projected from, where the
+    projections may be folded into the queries; None where keys and values are given.
+    """
 
     batch: int
     heads: int
@@ -41,18 +47,23 @@ class Problem(NamedTuple):
     v_width: int
     dtype: jnp.dtype
     dropout: float = 0.0
+    channels: int | None = None
 
 
 def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
-    """The backend that `attend` takes for a problem on a platform ("cpu", "gpu", "tpu"; default: the present one)."""
+    """The backend for a problem on a platform ("cpu", "gpu", "tpu"; default: the present one).
+
+    cuDNN takes half precision without dropout and heads of up to 128 channels, which are padded to a multiple of 8.
+    """
     platform = jax.default_backend() if platform is None else platform
     half = problem.dtype in (jnp.bfloat16, jnp.float16)
-    width = problem.qk_width
-    fits = half and width == problem.v_width and width % 8 == 0 and width <= 128
-    if platform == "gpu" and fits and not problem.dropout:
+    if platform == "gpu" and half and max(problem.qk_width, problem.v_width) <= 128 and not problem.dropout:
         return Backend.CUDNN
+    heads, widths = problem.heads, (problem.qk_width * problem.heads, problem.v_width * problem.heads)
+    if problem.channels is not None and folding_pays(problem.queries, problem.keys, heads, problem.channels, *widths):
+        return Backend.FOLDED
     logits = problem.batch * problem.heads * problem.queries * problem.keys
-    return Backend.CHUNKED if problem.keys > BLOCK and logits > LOGIT_BUDGET else Backend.XLA
+    return Backend.TILED if logits > (CPU_LOGITS if platform == "cpu" else DEVICE_LOGITS) else Backend.XLA
 
 
 def attend(
@@ -80,8 +91,10 @@ def attend(
         backend = choose_backend(Problem(*shape, q.dtype, rate))
     if backend is Backend.CUDNN:
         return _cudnn(q, k, v, mask)
-    if backend is Backend.CHUNKED:
-        return _chunked(q, k, v, mask, key if rate else None, rate)
+    if backend is Backend.TILED:
+        return attend_in_tiles(q, k, v, mask, key if rate else None, rate)
+    if backend is Backend.FOLDED:
+        raise InputError("keys and values are projected already: nothing is left to fold; see perceiver.folded")
     return _whole(q, k, v, mask, key if rate else None, rate)
 
 
@@ -117,106 +130,20 @@ def _check(q: Array, k: Array, v: Array, mask: Array | None) -> None:
         raise InputError(f"expected a bool mask that broadcasts to {full}, got {mask.dtype} {mask.shape}")
 
 
-def _drop(shape: tuple[int, ...], rate: float, key: jax.Array) -> Array:
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32) / (1.0 - rate)
-
-
 def _whole(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
     weights = attention_weights(q, k, mask)
     if key is not None:
-        weights = weights * _drop(weights.shape, rate, key)
+        weights = weights * drop_weights(weights.shape, rate, key)
     return jnp.einsum("bhqk,bkhe->bqhe", weights.astype(v.dtype), v)
 
 
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="cudnn")
+    """Heads are padded with zeros to one width that the kernel takes, which changes neither logits nor values."""
+    width = -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    padded = [jnp.pad(x, [(0, 0)] * 3 + [(0, width - x.shape[-1])]) for x in (q, k, v)]
+    out = jax.nn.dot_product_attention(*padded, mask=mask, scale=scale, implementation="cudnn")[..., : v.shape[-1]]
     if mask is None:
         return out
     seen = jnp.moveaxis(mask.any(axis=-1), 1, 2)  # cuDNN averages over all keys where none may be seen
     return jnp.where(seen[..., None], out, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _chunked(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
-    return _chunked_forward(q, k, v, mask, key, rate)[0]
-
-
-def _blocks(keys: int, step, carry):
-    """Run step(carry, start, size) over whole blocks in a loop and then over the rest."""
-    size = min(BLOCK, keys)
-    count = keys // size
-    if count:
-        carry = jax.lax.fori_loop(0, count, lambda i, c: step(c, i * size, size), carry)
-    return step(carry, count * size, keys - count * size) if keys % size else carry
-
-
-def _logits(q: Array, k: Array, mask: Array | None, start, size: int) -> Array:
-    """Scaled logits [b, h, q, size] of one block, -inf where masked."""
-    block = jax.lax.dynamic_slice_in_dim(k, start, size, axis=1)
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, block, preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
-    if mask is None:
-        return logits
-    return jnp.where(jax.lax.dynamic_slice_in_dim(mask, start, size, axis=3), logits, -jnp.inf)
-
-
-def _chunked_forward(q, k, v, mask, key, rate):
-    b, n, h, _ = q.shape
-
-    def step(carry, start, size):
-        top, total, out = carry
-        logits = _logits(q, k, mask, start, size)
-        new_top = jnp.maximum(top, logits.max(axis=-1))
-        safe = jnp.where(jnp.isneginf(new_top), 0.0, new_top)
-        weights = jnp.exp(logits - safe[..., None])
-        shrink = jnp.exp(top - safe)
-        total = total * shrink + weights.sum(axis=-1)
-        if key is not None:
-            weights = weights * _drop(weights.shape, rate, jax.random.fold_in(key, start))
-        values = jax.lax.dynamic_slice_in_dim(v, start, size, axis=1)
-        part = jnp.einsum("bhqk,bkhe->bhqe", weights.astype(v.dtype), values, preferred_element_type=jnp.float32)
-        return new_top, total, out * shrink[..., None] + part
-
-    start = (
-        jnp.full((b, h, n), -jnp.inf, jnp.float32),
-        jnp.zeros((b, h, n), jnp.float32),
-        jnp.zeros((b, h, n, v.shape[-1]), jnp.float32),
-    )
-    top, total, out = _blocks(k.shape[1], step, start)
-    seen = total > 0
-    out = jnp.where(seen[..., None], out / jnp.where(seen, total, 1.0)[..., None], 0.0)
-    # +inf where nothing was seen, so that exp(logit - logsumexp) is 0 there in the backward pass.
-    logsumexp = jnp.where(seen, top + jnp.log(jnp.where(seen, total, 1.0)), jnp.inf)
-    out = jnp.moveaxis(out, 1, 2).astype(v.dtype)
-    return out, (q, k, v, mask, key, out, logsumexp)
-
-
-def _chunked_backward(rate, saved, grad):
-    q, k, v, mask, key, out, logsumexp = saved
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    grad32 = grad.astype(jnp.float32)
-    inner = jnp.einsum("bqhe,bqhe->bhq", grad32, out.astype(jnp.float32))
-
-    def step(carry, start, size):
-        dq, dk, dv = carry
-        keys = jax.lax.dynamic_slice_in_dim(k, start, size, axis=1)
-        values = jax.lax.dynamic_slice_in_dim(v, start, size, axis=1)
-        weights = jnp.exp(_logits(q, k, mask, start, size) - logsumexp[..., None])
-        dweights = jnp.einsum("bqhe,bkhe->bhqk", grad, values, preferred_element_type=jnp.float32)
-        kept = weights
-        if key is not None:
-            drop = _drop(weights.shape, rate, jax.random.fold_in(key, start))
-            kept, dweights = weights * drop, dweights * drop
-        dlogits = (weights * (dweights - inner[..., None]) * scale).astype(q.dtype)
-        dq = dq + jnp.einsum("bhqk,bkhd->bqhd", dlogits, keys, preferred_element_type=jnp.float32)
-        dkeys = jnp.einsum("bhqk,bqhd->bkhd", dlogits, q)
-        dvalues = jnp.einsum("bhqk,bqhe->bkhe", kept.astype(grad.dtype), grad)
-        dk = jax.lax.dynamic_update_slice_in_dim(dk, dkeys.astype(k.dtype), start, axis=1)
-        dv = jax.lax.dynamic_update_slice_in_dim(dv, dvalues.astype(v.dtype), start, axis=1)
-        return dq, dk, dv
-
-    start = (jnp.zeros(q.shape, jnp.float32), jnp.zeros_like(k), jnp.zeros_like(v))
-    dq, dk, dv = _blocks(k.shape[1], step, start)
-    return dq.astype(q.dtype), dk, dv, None, None
-
-
-_chunked.defvjp(_chunked_forward, _chunked_backward)

@@ -2,15 +2,18 @@
 
 import dataclasses
 import enum
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from perceiver.attend import attend, attention_weights
+from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend
 from perceiver.errors import ConfigError
+from perceiver.folded import attend_tokens
 from perceiver.positions import rotate
+from perceiver.tiles import SAVED
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float
 
@@ -32,6 +35,10 @@ class Activation(enum.Enum):
         """Apply it elementwise."""
         return _ACTIVATIONS[self](x)
 
+
+_PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(*SAVED)
+)
 
 _ACTIVATIONS = {
     Activation.GELU_TANH: lambda x: jax.nn.gelu(x, approximate=True),
@@ -139,19 +146,46 @@ class Attention(nnx.Module):
         mask: Bool[Array, "#b #h #q k"] | None = None,
         *,
         angles: tuple[Array, Array] | None = None,
+        key_norm: nnx.LayerNorm | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b q o"]:
-        """Attend from x_q to x_kv. angles: rotary angles of the queries [b, q, n] and the keys [b, k, n]."""
-        q, k = self._heads(self.query(x_q)), self._heads(self.key(x_kv))
-        if angles is not None:
-            q, k = rotate(q, angles[0]), rotate(k, angles[1])
-        v = self._heads(self.value(x_kv))
+        """Attend from x_q to x_kv.
+
+        angles: rotary angles of the queries [b, q, n] and the keys [b, k, n].
+        key_norm: normalises x_kv first, which lets the projections of keys and values be folded into the queries.
+        """
+        q = self._heads(self.query(x_q))
+        backend = self._backend(q, x_kv, foldable=key_norm is not None and angles is None, dropped=key is not None)
         if self.mean_when_blind and mask is not None:
             seen = mask.any(axis=-1, keepdims=True)
             # A zero query over open keys weighs them all alike, which is the mean.
             q, mask = jnp.where(jnp.swapaxes(seen, 1, 2), q, 0), mask | ~seen
-        attended = attend(q, k, v, mask, dropout=self.dropout, key=key)
+        if backend is Backend.FOLDED and key_norm is not None:
+            attended = self._folded(q, x_kv, key_norm, mask, key)
+        else:
+            x_kv = x_kv if key_norm is None else key_norm(x_kv)
+            k, v = self._heads(self.key(x_kv)), self._heads(self.value(x_kv))
+            if angles is not None:
+                q, k = rotate(q, angles[0]), rotate(k, angles[1])
+            attended = attend(q, k, v, mask, dropout=self.dropout, key=key, backend=backend)
         return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def _backend(self, q: Array, x_kv: Array, foldable: bool, dropped: bool) -> Backend:
+        sizes = (q.shape[0], self.heads, q.shape[1], x_kv.shape[1], q.shape[3], self.value.out_features // self.heads)
+        channels = x_kv.shape[2] if foldable else None
+        return choose_backend(Problem(*sizes, q.dtype, self.dropout if dropped else 0.0, channels))
+
+    def _folded(self, q: Array, x_kv: Array, norm: nnx.LayerNorm, mask: Array | None, key: jax.Array | None) -> Array:
+        """Queries to the tokens' space, weighted means of the tokens, and the values of those: see `folded`."""
+        scale, bias = norm.scale[...], norm.bias[...]
+        by_head = (x_kv.shape[2], self.heads, -1)
+        to_keys = self.key.kernel[...].reshape(by_head) * scale[:, None, None] / math.sqrt(q.shape[-1])
+        carried = jnp.einsum("bqhd,chd->bqhc", q, to_keys.astype(q.dtype))
+        means, sums = attend_tokens(carried, x_kv, mask, epsilon=norm.epsilon, dropout=self.dropout, key=key)
+        means = (means * scale + sums[..., None] * bias).astype(q.dtype)
+        values = jnp.einsum("bqhc,chd->bqhd", means, self.value.kernel[...].reshape(by_head).astype(q.dtype))
+        offset = self.value.bias[...].reshape(self.heads, -1)
+        return values + (sums[..., None] * offset).astype(values.dtype)
 
     def weights(self, x_q: Array, x_kv: Array, mask: Array | None = None) -> Float[Array, "b h q k"]:
         """The attention weights, for pictures."""
@@ -216,7 +250,7 @@ class CrossAttend(nnx.Module):
             keys = jnp.ones((1, 1, 1, tokens.values.shape[1]), bool) if mask is None else mask
             mask = looking[:, None, :, None] & keys
         rate = self.config.dropout
-        x = self.attention(self.query_norm(queries), self.key_norm(tokens.values), mask, key=drop_weights)
+        x = self.attention(self.query_norm(queries), tokens.values, mask, key_norm=self.key_norm, key=drop_weights)
         x = dropout(x, rate, drop_attended)
         if self.config.residual:
             x = queries + x
@@ -270,7 +304,11 @@ class Stack(nnx.Module):
         angles: Array | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b n c"]:
-        """Same shape, through every layer. With remat the backward pass recomputes each layer."""
+        """Same shape, through every layer.
+
+        With remat the backward pass recomputes each layer from its input. Without, only the results of the linear maps
+        and of attention are kept: the rest is cheaper to recompute than to store and to fetch.
+        """
         graph, parameters = nnx.split(self.layers)
 
         def layer(x, inputs):
@@ -278,5 +316,5 @@ class Stack(nnx.Module):
             return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key), None
 
         keys = None if key is None else jax.random.split(key, self.depth)
-        step = jax.checkpoint(layer) if self.remat else layer
+        step = jax.checkpoint(layer, policy=None if self.remat else _PRODUCTS)
         return jax.lax.scan(step, x, (parameters, keys))[0]

@@ -80,18 +80,19 @@ def _attention(config: PerceiverConfig, batch: int) -> Table:
     for column in ("where", "queries", "keys", "heads × width", "computed as"):
         table.add_column(column)
 
-    def row(where: str, block: Block, queries: int, keys: int, key_channels: int) -> None:
+    def row(where: str, block: Block, queries: int, keys: int, key_channels: int, across: bool = True) -> None:
         qk = block.qk_channels or key_channels
         v = block.v_channels or qk
         widths = (qk // block.heads, v // block.heads)
-        problem = Problem(batch, block.heads, queries, keys, *widths, config.compute.dtype, block.attention_dropout)
-        choice = choose_backend(problem, platform)
+        sizes = (batch, block.heads, queries, keys, *widths)
+        dtype, channels = config.compute.dtype, key_channels if across else None
+        choice = choose_backend(Problem(*sizes, dtype, block.attention_dropout, channels), platform)
         table.add_row(where, str(queries), str(keys), f"{block.heads} × {widths[0]}", choice.value)
 
     encoder = config.encoder
     tokens = sum(adapter.tokens for adapter in config.inputs.values())
     row("inputs → latents", encoder.cross, encoder.latents, tokens, config.token_channels)
-    row("latents", encoder.latent, encoder.latents, encoder.latents, encoder.channels)
+    row("latents", encoder.latent, encoder.latents, encoder.latents, encoder.channels, across=False)
     for name, output in config.outputs.items():
         if not isinstance(output, Output):
             continue
