@@ -56,21 +56,20 @@ def drop_weights(shape: tuple[int, ...], rate: float, key: jax.Array) -> Array:
 
 def attend_in_tiles(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
     """As `perceiver.attend.attend`. key: None without dropout."""
-    scaled = jnp.swapaxes(q, 1, 2) / math.sqrt(q.shape[-1])
-    out = _tiled(scaled.astype(q.dtype), jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask, key, rate)
-    return jnp.swapaxes(out, 1, 2)
+    scale = jnp.asarray(1.0 / math.sqrt(q.shape[-1]), q.dtype)
+    return _tiled(q * scale, k, v, mask, key, rate)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _tiled(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
-    """Scaled queries [b, h, q, d], keys [b, h, k, d], values [b, h, k, e] to [b, h, q, e]."""
+    """Attention with queries that are scaled already."""
     return _forward(q, k, v, mask, key, rate)[0]
 
 
 def _sizes(q: Array, k: Array) -> tuple[int, int]:
     """Queries and keys of a tile: all keys where that leaves enough queries, blocks of them otherwise."""
-    b, h, queries, _ = q.shape
-    keys = span(b * h * min(queries, FEWEST_QUERIES), k.shape[2])
+    b, queries, h, _ = q.shape
+    keys = span(b * h * min(queries, FEWEST_QUERIES), k.shape[1])
     return min(queries, max(FEWEST_QUERIES, tile_size() // (b * h * keys))), keys
 
 
@@ -79,10 +78,15 @@ def _cut(x: Array, start, size: int, axis: int) -> Array:
     return x if x.shape[axis] in (1, size) else jax.lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
+def _heads(x: Array, start, size: int) -> Array:
+    """A block of [b, n, h, d] as [b, h, size, d]. Only blocks are turned: turning the whole would take a copy of it."""
+    return jnp.swapaxes(x if x.shape[1] == size else jax.lax.dynamic_slice_in_dim(x, start, size, 1), 1, 2)
+
+
 def _put(whole: Array, block: Array, start) -> Array:
-    if whole.shape == block.shape:
-        return block.astype(whole.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(whole, block.astype(whole.dtype), start, axis=2)
+    """[b, n, h, d] with a block [b, h, size, d] in its place."""
+    block = jnp.swapaxes(block, 1, 2).astype(whole.dtype)
+    return block if whole.shape == block.shape else jax.lax.dynamic_update_slice_in_dim(whole, block, start, axis=1)
 
 
 def _dot(pattern: str, x: Array, y: Array) -> Array:
@@ -94,16 +98,16 @@ def _tile_key(key: jax.Array, row, column) -> jax.Array:
 
 
 def _forward(q, k, v, mask, key, rate):
-    b, h, queries, _ = q.shape
+    b, queries, h, _ = q.shape
     q_size, k_size = _sizes(q, k)
 
     def rows(carry, row, size):
-        here = _cut(q, row, size, 2)
+        here = _heads(q, row, size)
         seen_here = None if mask is None else _cut(mask, row, size, 2)
 
         def columns(state, column, width):
             top, total, out = state
-            logits = _dot("bhqd,bhkd->bhqk", here, _cut(k, column, width, 2))
+            logits = _dot("bhqd,bhkd->bhqk", here, _heads(k, column, width))
             if seen_here is not None:
                 logits = jnp.where(_cut(seen_here, column, width, 3), logits, -jnp.inf)
             new_top = jnp.maximum(top, logits.max(axis=-1))
@@ -113,19 +117,19 @@ def _forward(q, k, v, mask, key, rate):
             total = total * shrink + weights.sum(axis=-1)
             if key is not None:
                 weights = weights * drop_weights(weights.shape, rate, _tile_key(key, row, column))
-            part = _dot("bhqk,bhke->bhqe", weights.astype(v.dtype), _cut(v, column, width, 2))
+            part = _dot("bhqk,bhke->bhqe", weights.astype(v.dtype), _heads(v, column, width))
             return new_top, total, out * shrink[..., None] + part
 
         zeros = jnp.zeros((b, h, size), jnp.float32)
         begin = (zeros - jnp.inf, zeros, jnp.zeros((b, h, size, v.shape[-1]), jnp.float32))
-        top, total, out = sweep(k.shape[2], k_size, columns, begin)
+        top, total, out = sweep(k.shape[1], k_size, columns, begin)
         seen = total > 0
         safe = jnp.where(seen, total, 1.0)
         # +inf where nothing was seen, so that exp(logit - logsumexp) is 0 there in the backward pass.
         logsumexp = jnp.where(seen, top + jnp.log(safe), jnp.inf)
         return _put(carry[0], out / safe[..., None], row), _put(carry[1], logsumexp, row)
 
-    begin = (jnp.zeros((b, h, queries, v.shape[-1]), v.dtype), jnp.zeros((b, h, queries), jnp.float32))
+    begin = (jnp.zeros((b, queries, h, v.shape[-1]), v.dtype), jnp.zeros((b, queries, h), jnp.float32))
     out, logsumexp = map(checkpoint_name, sweep(queries, q_size, rows, begin), SAVED)
     return out, (q, k, v, mask, key, out, logsumexp)
 
@@ -137,13 +141,13 @@ def _backward(rate, saved, grad):
     inner = (grad.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
 
     def rows(carry, row, size):
-        here, grad_here = _cut(q, row, size, 2), _cut(grad, row, size, 2)
-        inner_here, top = _cut(inner, row, size, 2)[:, :, None], _cut(logsumexp, row, size, 2)[:, :, None]
+        here, grad_here = _heads(q, row, size), _heads(grad, row, size)
+        inner_here, top = _heads(inner, row, size)[:, :, None], _heads(logsumexp, row, size)[:, :, None]
         seen_here = None if mask is None else _cut(mask, row, size, 2)
 
         def columns(state, column, width):
             dq, dk, dv = state
-            keys, values = _cut(k, column, width, 2), _cut(v, column, width, 2)
+            keys, values = _heads(k, column, width), _heads(v, column, width)
             weights = jnp.exp(_dot("bhkd,bhqd->bhkq", keys, here) - top)
             if seen_here is not None:
                 weights = jnp.where(jnp.swapaxes(_cut(seen_here, column, width, 3), 2, 3), weights, 0.0)
@@ -157,16 +161,15 @@ def _backward(rate, saved, grad):
             dv_here = _dot("bhkq,bhqe->bhke", kept.astype(grad.dtype), grad_here)
             dk_here = _dot("bhkq,bhqd->bhkd", d_logits, here)
             dq = dq + _dot("bhkq,bhkd->bhqd", d_logits, keys)
-            dk = _put(dk, _cut(dk, column, width, 2) + dk_here, column)
-            return dq, dk, _put(dv, _cut(dv, column, width, 2) + dv_here, column)
+            dk = _put(dk, _heads(dk, column, width) + dk_here, column)
+            return dq, dk, _put(dv, _heads(dv, column, width) + dv_here, column)
 
         dq, *others = carry
-        dq_here = jnp.zeros(here.shape, jnp.float32)
-        dq_here, dk, dv = sweep(k.shape[2], k_size, columns, (dq_here, *others))
+        dq_here, dk, dv = sweep(k.shape[1], k_size, columns, (jnp.zeros(here.shape, jnp.float32), *others))
         return _put(dq, dq_here, row), dk, dv
 
     begin = (jnp.zeros_like(q), jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32))
-    dq, dk, dv = sweep(q.shape[2], q_size, rows, begin)
+    dq, dk, dv = sweep(q.shape[1], q_size, rows, begin)
     return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 

@@ -8,17 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perceiver import attend as module
-from perceiver.attend import BLOCK, LOGIT_BUDGET, Backend, Problem, attend, attention_weights, choose_backend
+from perceiver import tiles
+from perceiver.attend import CPU_LOGITS, DEVICE_LOGITS, Backend, Problem, attend, attention_weights, choose_backend
 from perceiver.errors import InputError
 from tests.models import close
 
 SMALL = 8
-"""Block size of these tests, so that a handful of keys is several blocks."""
+"""Keys of a tile in these tests, so that a handful of keys is several tiles; the five queries are three tiles."""
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", SMALL)
+    monkeypatch.setattr(tiles, "CPU_TILE", 1)
+    monkeypatch.setattr(tiles, "FEWEST_KEYS", SMALL)
+    monkeypatch.setattr(tiles, "FEWEST_QUERIES", 2)
 
 
 def problem(keys, seed=0, queries=5, widths=(6, 10), dtype=np.float32):
@@ -63,7 +66,7 @@ def value_and_gradients(function):
 def by_backend(**options):
     """A compiled function (q, k, v, mask) -> values and gradients by backend, and of the textbook."""
     ways = {"textbook": explicit}
-    for backend in (Backend.XLA, Backend.CHUNKED):
+    for backend in (Backend.XLA, Backend.TILED):
         ways[backend.name] = functools.partial(attend, backend=backend, **options)
     return jax.jit(lambda *given: {way: value_and_gradients(function)(*given) for way, function in ways.items()})
 
@@ -81,7 +84,7 @@ def test_both_paths_equal_the_textbook_in_values_and_gradients(keys, make_mask):
             close(have, want, 2e-6)
 
 
-@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.TILED])
 def test_a_query_that_sees_nothing_gets_exactly_zero(backend):
     out = jax.jit(functools.partial(attend, backend=backend))(*problem(19), some(19))
     np.testing.assert_array_equal(out[0, 1, 0], 0)
@@ -90,29 +93,29 @@ def test_a_query_that_sees_nothing_gets_exactly_zero(backend):
 
 @functools.cache
 def compiled_ways():
-    return jax.jit(lambda *qkv: [attend(*qkv, backend=backend) for backend in (Backend.XLA, Backend.CHUNKED)])
+    return jax.jit(lambda *qkv: [attend(*qkv, backend=backend) for backend in (Backend.XLA, Backend.TILED)])
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.floats(0.1, 60.0))
 def test_large_logits_neither_overflow_nor_lose_the_maximum(seed, scale):
     q, k, v = problem(19, seed)
-    whole, chunked = compiled_ways()(q * scale, k, v)
+    whole, tiled = compiled_ways()(q * scale, k, v)
     assert np.isfinite(whole).all()
-    close(chunked, whole)
+    close(tiled, whole)
 
 
 def test_bfloat16_stays_close_to_float32():
     arrays = problem(19, dtype=jnp.bfloat16)
     expected = jax.jit(value_and_gradients(explicit))(*[array.astype(jnp.float32) for array in arrays], some(19))
     ways = by_backend()(*arrays, some(19))
-    for backend in (Backend.XLA, Backend.CHUNKED):
+    for backend in (Backend.XLA, Backend.TILED):
         for have, want in zip(ways[backend.name], expected, strict=True):
             assert have.dtype == jnp.bfloat16
             close(have.astype(jnp.float32), want, 2e-2)
 
 
-@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.TILED])
 def test_dropout_depends_on_its_key_alone_and_keeps_the_mean(backend):
     arrays = problem(19)
 
@@ -133,8 +136,8 @@ def test_dropout_depends_on_its_key_alone_and_keeps_the_mean(backend):
 
 @pytest.mark.parametrize(
     ("backend", "make_key"),
-    [(Backend.XLA, jax.random.key), (Backend.CHUNKED, jax.random.key), (Backend.CHUNKED, jax.random.PRNGKey)],
-    ids=["xla", "chunked", "chunked, old kind of key"],
+    [(Backend.XLA, jax.random.key), (Backend.TILED, jax.random.key), (Backend.TILED, jax.random.PRNGKey)],
+    ids=["xla", "tiled", "tiled, old kind of key"],
 )
 def test_gradients_under_dropout_are_those_of_the_weights_that_were_kept(backend, make_key):
     keys, rate = 19, 0.3
@@ -173,17 +176,17 @@ def temporary_bytes(function, keys):
 
 
 @pytest.mark.parametrize("gradient", [False, True], ids=["forward", "gradient"])
-def test_working_memory_of_the_chunked_path_does_not_grow_with_the_keys(monkeypatch, gradient):
-    monkeypatch.setattr(module, "BLOCK", 256)
+def test_working_memory_of_the_tiled_path_does_not_grow_with_the_keys(monkeypatch, gradient):
+    monkeypatch.setattr(tiles, "FEWEST_KEYS", 256)
     taken = {}
-    for backend in (Backend.CHUNKED, Backend.XLA):
+    for backend in (Backend.TILED, Backend.XLA):
 
         def function(q, k, v, mask, backend=backend):
             return attend(q, k, v, mask, backend=backend)
 
         run = jax.grad(lambda *given, f=function: f(*given).sum(), (0, 1, 2)) if gradient else function
         taken[backend] = [temporary_bytes(run, keys) for keys in (1024, 8192)]
-    few, many = taken[Backend.CHUNKED]
+    few, many = taken[Backend.TILED]
     assert many == few
     assert taken[Backend.XLA][1] > 7 * taken[Backend.XLA][0]
     assert many < taken[Backend.XLA][1] / 4
@@ -195,27 +198,33 @@ LONG = {"batch": 1, "heads": 1, "queries": 512, "keys": 50176, "qk_width": 64, "
 @pytest.mark.parametrize(
     ("platform", "changes", "expected"),
     [
-        ("cpu", {}, Backend.CHUNKED),
-        ("tpu", {}, Backend.CHUNKED),
+        ("cpu", {}, Backend.TILED),
+        ("tpu", {}, Backend.TILED),
         ("gpu", {}, Backend.CUDNN),
         ("gpu", {"dtype": jnp.float16}, Backend.CUDNN),
         ("gpu", {"keys": 100}, Backend.CUDNN),
-        ("gpu", {"dtype": jnp.float32}, Backend.CHUNKED),
-        ("gpu", {"dropout": 0.1}, Backend.CHUNKED),
-        ("gpu", {"qk_width": 261, "v_width": 261}, Backend.CHUNKED),
-        ("gpu", {"qk_width": 60, "v_width": 60}, Backend.CHUNKED),
-        ("gpu", {"v_width": 32}, Backend.CHUNKED),
-        ("gpu", {"qk_width": 136, "v_width": 136}, Backend.CHUNKED),
+        ("gpu", {"dtype": jnp.float32}, Backend.TILED),
+        ("gpu", {"dropout": 0.1}, Backend.TILED),
+        ("gpu", {"qk_width": 261, "v_width": 261}, Backend.TILED),
+        ("gpu", {"qk_width": 60, "v_width": 60}, Backend.CUDNN),
+        ("gpu", {"v_width": 32}, Backend.CUDNN),
+        ("gpu", {"qk_width": 136, "v_width": 136}, Backend.TILED),
         ("gpu", {"keys": 100, "dtype": jnp.float32}, Backend.XLA),
-        ("cpu", {"keys": 2048, "batch": 64}, Backend.XLA),
         ("cpu", {"queries": 1}, Backend.XLA),
-        ("cpu", {"queries": LOGIT_BUDGET // 50176}, Backend.XLA),
-        ("cpu", {"queries": LOGIT_BUDGET // 50176 + 1}, Backend.CHUNKED),
-        ("cpu", {"queries": 256, "keys": 256, "heads": 8, "batch": 64}, Backend.XLA),
+        ("cpu", {"queries": 1, "keys": CPU_LOGITS}, Backend.XLA),
+        ("cpu", {"queries": 1, "keys": CPU_LOGITS + 1}, Backend.TILED),
+        ("tpu", {"queries": 1, "keys": DEVICE_LOGITS}, Backend.XLA),
+        ("tpu", {"queries": 1, "keys": DEVICE_LOGITS + 1}, Backend.TILED),
+        ("cpu", {"queries": 256, "keys": 256, "heads": 8}, Backend.XLA),
+        ("cpu", {"queries": 512, "keys": 512, "heads": 8}, Backend.TILED),
+        ("cpu", {"channels": 64}, Backend.FOLDED),
+        ("gpu", {"channels": 64}, Backend.CUDNN),
+        ("gpu", {"channels": 261, "qk_width": 261, "v_width": 261}, Backend.FOLDED),
+        ("cpu", {"channels": 64, "heads": 8, "qk_width": 8, "v_width": 8}, Backend.TILED),
+        ("cpu", {"channels": 64, "queries": 50177}, Backend.TILED),
     ],
 )
-def test_the_backend_follows_from_platform_dtype_widths_and_size(monkeypatch, platform, changes, expected):
-    monkeypatch.setattr(module, "BLOCK", BLOCK)
+def test_the_backend_follows_from_platform_dtype_widths_and_size(platform, changes, expected):
     assert choose_backend(Problem(**{**LONG, "dtype": jnp.bfloat16, **changes}), platform) is expected
 
 
@@ -224,7 +233,7 @@ def test_attend_takes_the_chosen_backend(monkeypatch):
 
     def choose(problem):
         asked.append(problem)
-        return Backend.CHUNKED
+        return Backend.TILED
 
     monkeypatch.setattr(module, "choose_backend", choose)
     arrays = problem(19)

@@ -178,9 +178,9 @@ def test_every_dropout_rate_acts_and_without_a_key_none_does():
         np.testing.assert_array_equal(run(module, None), run(cross(Block(heads=2)), None))
 
 
-@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.TILED])
 def test_a_blind_query_gets_the_mean_of_all_values_where_that_is_asked_for(backend, monkeypatch):
-    monkeypatch.setattr("perceiver.attend.choose_backend", lambda *_: backend)
+    monkeypatch.setattr("perceiver.attention.choose_backend", lambda *_: backend)
     rng = np.random.default_rng(0)
     queries, keys = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 5, 6))
     mask = np.ones((2, 1, 3, 5), bool)
@@ -219,9 +219,9 @@ def test_a_query_looks_where_both_masks_let_it():
     close(found[~looking], (blind + module.mlp(blind))[~looking], 1e-5)
 
 
-@pytest.mark.parametrize("backend", [Backend.XLA, Backend.CHUNKED])
+@pytest.mark.parametrize("backend", [Backend.XLA, Backend.TILED])
 def test_a_blind_query_has_a_finite_gradient_and_its_mean_trains_the_values(backend, monkeypatch):
-    monkeypatch.setattr("perceiver.attend.choose_backend", lambda *_: backend)
+    monkeypatch.setattr("perceiver.attention.choose_backend", lambda *_: backend)
     looking = np.array([[True, False, True, True, True], [False] * 5])
     graph, state = nnx.split(cross(Block(heads=2, mean_when_blind=True, residual=False)))
 

@@ -12,7 +12,20 @@ ROOT = pathlib.Path(perceiver.__file__).parent
 
 LAYERS = [
     {"errors", "typing"},
-    {"config", "tokens", "positions", "attend", "spectrogram", "patches", "convolutions", "io", "hub", "flow"},
+    {
+        "config",
+        "tokens",
+        "positions",
+        "tiles",
+        "folded",
+        "attend",
+        "spectrogram",
+        "patches",
+        "convolutions",
+        "io",
+        "hub",
+        "flow",
+    },
     {"attention"},
     {"adapters", "encoder"},
     {"decoders"},
