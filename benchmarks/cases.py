@@ -22,7 +22,22 @@ class Canonical(enum.Enum):
     KINETICS = "kinetics"
 
 
-IMAGENET = (Canonical.IMAGENET_FOURIER, Canonical.IMAGENET_LEARNED, Canonical.IMAGENET_CONV)
+class Plain(typing.NamedTuple):
+    """A Perceiver IO over given tokens, as every package has one: the sizes of the cases that are no released model.
+
+    One cross-attend of one head as wide as the tokens, `depth` self-attends, one cross-attend of one head from
+    `queries` learned queries, MLPs of their input's width, a linear map to `answers` numbers.
+    """
+
+    tokens: int
+    channels: int
+    latents: int
+    width: int
+    depth: int
+    heads: int
+    queries: int
+    query_width: int
+    answers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +89,12 @@ class InputScaling(Case):
         """Width of an encoded point: coordinates, intensity, sine and cosine of every band."""
         return 4 + 3 * 2 * self.bands
 
+    @property
+    def plain(self) -> Plain:
+        """What a package without input adapters has to compute."""
+        latent = (self.latents, self.width, self.depth, self.heads)
+        return Plain(self.points, self.channels, *latent, 1, self.width, self.classes)
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputScaling(Case):
@@ -88,6 +109,12 @@ class OutputScaling(Case):
     depth: int = 6
     heads: int = 8
     answers: int = 3
+
+    @property
+    def plain(self) -> Plain:
+        """What a package without input adapters has to compute."""
+        latent = (self.latents, self.width, self.depth, self.heads)
+        return Plain(self.inputs, self.input_width, *latent, self.queries, self.query_width, self.answers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +145,12 @@ class Policy(Case):
     def channels(self) -> int:
         """Width of a token: the pixels of a patch, its coordinates, its bands, and 4 channels of the modality."""
         return 3 * self.patch**2 + 2 + 2 * 2 * self.bands + 4
+
+    @property
+    def plain(self) -> Plain:
+        """What a package without input adapters has to compute."""
+        latent = (self.latents, self.width, self.depth, self.heads)
+        return Plain(self.tokens, self.channels, *latent, self.steps, self.width, self.actions)
 
 
 @dataclasses.dataclass(frozen=True)

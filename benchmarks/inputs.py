@@ -79,3 +79,28 @@ def clip_points(chunk: int = 0, chunks: int = 128) -> dict[str, np.ndarray]:
     """Which pixels and runs of sound a chunk of the clip asks for, int32."""
     counts = {"image": FRAMES * SIZE * SIZE // chunks, "audio": SAMPLES // PATCH // chunks}
     return {name: np.arange(chunk * n, (chunk + 1) * n, dtype=np.int32) for name, n in counts.items()}
+
+
+def features(batch: int, count: int, channels: int) -> np.ndarray:
+    """Tokens that need no adapter, float32 [b, count, channels]."""
+    return generator().standard_normal((batch, count, channels), np.float32)
+
+
+def points(batch: int, count: int) -> np.ndarray:
+    """Clouds: x, y, z in [-1, 1] metres and an intensity, float32 [b, count, 4]."""
+    return generator().random((batch, count, 4), np.float32) * 2 - 1
+
+
+class Pairs(typing.NamedTuple):
+    """pixels: float32 [b, side, side, 3] in [0, 1]. ids: int32 [b, length], the last the end of the text."""
+
+    pixels: np.ndarray
+    ids: np.ndarray
+
+
+def pairs(batch: int, side: int, length: int, vocabulary: int) -> Pairs:
+    """Pictures and texts for CLIP."""
+    rng = generator()
+    ids = rng.integers(3, vocabulary - 1, (batch, length)).astype(np.int32)
+    ids[:, -1] = vocabulary - 1
+    return Pairs(rng.random((batch, side, side, 3), np.float32), ids)

@@ -49,8 +49,9 @@ class Figures:
     variant: Variant
     outcome: Outcome
     text: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
     built: dict[str, Any] = dataclasses.field(default_factory=dict)
-    memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
     turns: list[list[float]] = dataclasses.field(default_factory=list)
 
 
@@ -75,6 +76,7 @@ def measure(case: Case, sides: Sequence[Side], limits: Limits, effort: Effort, s
 def _prepare(worker: Worker, case: Case, own: Figures, say: Callable[[str], None]) -> bool:
     name = own.side.name if own.variant is Variant.PLAIN else f"{own.side.name} ({own.variant.name.lower()})"
     try:
+        own.versions = worker.load()
         own.built = worker.build(case, own.variant)
         own.memory = worker.memory()
     except WorkerError as error:
@@ -82,7 +84,7 @@ def _prepare(worker: Worker, case: Case, own: Figures, say: Callable[[str], None
         say(f"  {name}: {error.outcome.value}: {str(error).splitlines()[0][:200]}")
         return False
     say(
-        f"  {name}: {own.built['second_call_seconds']:.4g} s after a first call of "
+        f"  {name}: {own.memory['seconds']:.4g} s after a first call of "
         f"{own.built['first_call_seconds']:.1f} s, {own.memory['peak_bytes'] / 2**20:.0f} MiB"
     )
     return True
@@ -91,8 +93,8 @@ def _prepare(worker: Worker, case: Case, own: Figures, say: Callable[[str], None
 def _rounds(figures: Sequence[Figures], running: dict[int, Worker], effort: Effort) -> None:
     if not running:
         return
-    sizes = {number: _turn(figures[number].built["second_call_seconds"]) for number in running}
-    length = sum(sum(sizes[n]) * figures[n].built["second_call_seconds"] + PAUSE for n in running)
+    sizes = {number: _turn(figures[number].memory["seconds"]) for number in running}
+    length = sum(sum(sizes[n]) * figures[n].memory["seconds"] + PAUSE for n in running)
     order = random.Random(0)
     for _ in range(effort.count(length)):
         for number in order.sample(sorted(running), len(running)):

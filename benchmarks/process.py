@@ -68,6 +68,7 @@ class Worker:
         self.limits = limits
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the worker
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # compiles in the worker, which leaves no processes behind
         if limits.threads is not None:
             environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(limits.threads)
         self._process = subprocess.Popen(
@@ -87,12 +88,20 @@ class Worker:
         }
         self._send(start)
 
+    def load(self) -> dict[str, str]:
+        """Import the peer; versions by package."""
+        return self._call("load")["versions"]
+
+    def probe(self) -> dict[str, float]:
+        """FLOP/s by dtype and bytes a second; see `probes`."""
+        return self._call("probe")
+
     def build(self, case: Case, variant: Variant) -> dict[str, Any]:
-        """Build and warm up; see `worker.Side.build`."""
+        """Build and run once; see `worker.Side.build`. After `load`."""
         return self._call("build", case=to_json(case), variant=variant.name)
 
-    def memory(self) -> dict[str, int]:
-        """Bytes; see `worker.Side.memory`."""
+    def memory(self) -> dict[str, Any]:
+        """Bytes and seconds of the second call; see `worker.Side.memory`."""
         return self._call("memory")
 
     def run(self, untimed: int, timed: int) -> list[float]:

@@ -47,44 +47,50 @@ class Side:
 
     def __init__(self, module, threads):
         self.module, self.threads = module, threads
-        self.built = None
+        self.peer = self.built = None
         self.baseline = 0
 
+    def load(self):
+        """Import the peer; versions by package."""
+        self.peer = importlib.import_module(self.module)
+        return {"versions": self.peer.load(self.threads or os.cpu_count())}
+
+    def probe(self):
+        """What the peer's library reaches on this machine: see `benchmarks.probes`."""
+        return self.peer.probe()
+
     def build(self, case, variant):
-        """Import, build, run twice (the first call compiles)."""
+        """Build, and run once, which compiles."""
         from benchmarks import cases
         from benchmarks.peers.contract import Variant
 
-        peer = importlib.import_module(self.module)
-        versions = peer.load(self.threads or os.cpu_count())
         _settle()
         self.baseline = resident("VmRSS")
         started = time.perf_counter()
-        self.built = peer.build(cases.from_json(case), Variant[variant])
+        self.built = self.peer.build(cases.from_json(case), Variant[variant])
         first = time.perf_counter()
         shapes = self.built.shapes(self.built.run())
-        second = time.perf_counter()
-        self.built.run()
         return {
-            "versions": versions,
             "parameters": self.built.parameters,
             "shapes": shapes,
             "times": self.built.times,
             "notes": list(self.built.notes),
             "build_seconds": first - started,
-            "first_call_seconds": second - first,
-            "second_call_seconds": time.perf_counter() - second,
+            "first_call_seconds": time.perf_counter() - first,
             "first_call_peak_bytes": resident("VmHWM") - self.baseline,
         }
 
     def memory(self):
-        """The most memory while running once more: see docs/performance.md for what is counted."""
+        """The second call, and the most memory during it: docs/performance.md says what is counted."""
         _settle()
         between = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        started = time.perf_counter()
         self.built.run()
+        seconds = time.perf_counter() - started
         peak = resident("VmHWM")
         return {
+            "seconds": seconds,
             "peak_bytes": peak - self.baseline,
             "idle_bytes": between - self.baseline,
             "imports_bytes": self.baseline,
@@ -112,7 +118,7 @@ def resident(field):
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("no %s in /proc/self/status: memory is measured on Linux only" % field)
+    raise RuntimeError(f"no {field} in /proc/self/status: memory is measured on Linux only")
 
 
 def _settle():

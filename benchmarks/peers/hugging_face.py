@@ -7,7 +7,18 @@ import torch
 import transformers
 
 from benchmarks import inputs
-from benchmarks.cases import Canonical, Case, Forward, Training, WholeClip
+from benchmarks.cases import (
+    Canonical,
+    Case,
+    Contrastive,
+    Forward,
+    InputScaling,
+    OutputScaling,
+    Plain,
+    Policy,
+    Training,
+    WholeClip,
+)
 from benchmarks.peers import torch_common
 from benchmarks.peers.contract import Built, NoSuchModelError, Variant
 
@@ -59,7 +70,7 @@ RELEASES: typing.Dict[Canonical, typing.Tuple[str, dict]] = {  # noqa: UP006
 def load(threads: int) -> typing.Dict[str, str]:  # noqa: UP006
     """See `contract`."""
     torch_common.set_threads(threads)
-    for name in dict(RELEASES.values()):
+    for name in [*dict(RELEASES.values()), "CLIPModel"]:
         getattr(transformers, name)  # transformers imports its models when they are first named
     return {"torch": torch.__version__, "transformers": transformers.__version__}
 
@@ -72,7 +83,14 @@ def build(case: Case, variant: Variant) -> Built:
         return _training(case, variant)
     if isinstance(case, WholeClip):
         return _whole_clip(case, variant)
+    if isinstance(case, Contrastive):
+        return _contrastive(case, variant)
+    if isinstance(case, (InputScaling, OutputScaling, Policy)):
+        return _plain(case.batch, case.plain, variant)
     raise NoSuchModelError(f"transformers has no model for {type(case).__name__}")
+
+
+probe = torch_common.probe
 
 
 def _release(model: Canonical) -> torch.nn.Module:
@@ -122,3 +140,58 @@ def _whole_clip(case: WholeClip, variant: Variant) -> Built:
     built.times = case.chunks
     built.notes = (f"time of one chunk, which encodes again, times {case.chunks}; memory of one chunk",)
     return built
+
+
+def _plain(batch: int, plain: Plain, variant: Variant) -> Built:
+    """PerceiverModel over tokens as they are."""
+    from transformers.models.perceiver.modeling_perceiver import PerceiverBasicDecoder
+
+    config = transformers.PerceiverConfig(
+        d_model=plain.channels,
+        num_latents=plain.latents,
+        d_latents=plain.width,
+        num_blocks=1,
+        num_self_attends_per_block=plain.depth,
+        num_self_attention_heads=plain.heads,
+        num_cross_attention_heads=1,
+        attention_probs_dropout_prob=0.0,
+    )
+    decoder = PerceiverBasicDecoder(
+        config,
+        output_num_channels=plain.answers,
+        output_index_dims=plain.queries,
+        num_channels=plain.query_width,
+        num_heads=1,
+        use_query_residual=True,
+        trainable_position_encoding_kwargs={"num_channels": plain.query_width, "index_dims": plain.queries},
+    )
+    model = transformers.PerceiverModel(config, decoder=decoder)
+    given = {"inputs": inputs.features(batch, plain.tokens, plain.channels)}
+    built = torch_common.forward(model, _logits, given, variant)
+    built.notes = ("gets the encoded tokens; computes no positions",)
+    return built
+
+
+def _contrastive(case: Contrastive, variant: Variant) -> Built:
+    fields = _clip_fields(case)
+    model = transformers.CLIPModel(transformers.CLIPConfig(**fields))
+    pairs = inputs.pairs(case.batch, case.side, case.length, case.vocabulary)
+    pixels = np.ascontiguousarray(pairs.pixels.transpose(0, 3, 1, 2))
+    given = {"pixel_values": pixels, "input_ids": pairs.ids.astype(np.int64)}
+    return torch_common.training(model, lambda model, given: model(**given, return_loss=True).loss, given, variant)
+
+
+def _clip_fields(case: Contrastive) -> dict:
+    layers = {
+        "hidden_size": case.channels,
+        "intermediate_size": 4 * case.channels,
+        "num_hidden_layers": case.depth,
+        "num_attention_heads": case.heads,
+    }
+    end = case.vocabulary - 1
+    text = {"vocab_size": case.vocabulary, "max_position_embeddings": case.length, "eos_token_id": end}
+    return {
+        "projection_dim": case.joint,
+        "text_config": {**layers, **text, "bos_token_id": 1, "pad_token_id": 2},
+        "vision_config": {**layers, "image_size": case.side, "patch_size": case.patch},
+    }
