@@ -157,7 +157,7 @@ def _absent(sides: Sequence[Side], limits: Limits) -> dict[str, str]:
                 worker.load()
         except (WorkerError, OSError) as error:
             words = str(error).strip().splitlines()
-            found[side.name] = f"{words[0] if words else error!r}; {PEERS[side.name].advice}"
+            found[side.name] = f"{words[0] if words else repr(error)}; {PEERS[side.name].advice}"
     return found
 
 
@@ -165,7 +165,7 @@ def _print_list(names: Sequence[str], sides: Sequence[Side], absent: Mapping[str
     print("cases:")
     for name in names:
         case = CASES[name]
-        print(f"  {name:28} {(inspect.getdoc(type(case)) or '').splitlines()[0]}")
+        print(f"  {name:28} {(inspect.getdoc(type(case)) or '').split('.')[0]}")
     print("peers:")
     for side in sides:
         print(f"  {side.name:28} {absent.get(side.name, 'installed')}")

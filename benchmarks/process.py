@@ -51,14 +51,14 @@ class Limits:
 class Program:
     """How to start a side: the module of `benchmarks.peers`, its interpreter, folders for its import path.
 
-    checkout_first: the checkout comes before installed packages, as for ours; peers want it last, since two of them
-        are called `perceiver` as well.
+    checkout: the checkout comes before installed packages, as for ours; for peers it is not on the path at all, since
+        two of them are called `perceiver` as well.
     """
 
     module: str
     python: str = sys.executable
     paths: tuple[str, ...] = ()
-    checkout_first: bool = False
+    checkout: bool = False
 
 
 class Worker:
@@ -84,7 +84,7 @@ class Worker:
             "threads": limits.threads,
             "limit": limits.bytes,
             "paths": list(program.paths),
-            "checkout_first": program.checkout_first,
+            "checkout": program.checkout,
         }
         self._send(start)
 

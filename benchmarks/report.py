@@ -57,7 +57,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
     measured = ""
     if "matmul_flops_per_second" in machine:
         measured = (
-            f" Best of what the libraries here reach: {machine['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s in float32 "
+            f" At best {machine['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s in float32 matrix products "
             f"({machine['matmul_flops_bfloat16_per_second'] / 1e9:.0f} in bfloat16) and "
             f"{machine['bandwidth_bytes_per_second'] / 1e9:.1f} GB/s."
         )
@@ -86,20 +86,16 @@ def _ratio(row: Row) -> str:
 
 def _line(row: Row) -> str:
     if "time_ratio" not in row:
-        ours = (
-            f"{_seconds(row['seconds'])} | – | – | {_bytes(row['memory_bytes'])}"
-            if "seconds" in row
-            else "– | – | – | –"
-        )
+        seconds, memory = "–", "–"
+        if "seconds" in row:
+            seconds, memory = _seconds(row["seconds"]), _bytes(row["memory_bytes"])
         status = row["status"] if row["status"] != "measured" else f"ours: {row['our_status']}"
-        return f"| {row['case']} | {row['peer']} | {status} | {ours} | – | – | – |"
+        return f"| {row['case']} | {row['peer']} | {status} | {seconds} | – | – | {memory} | – | – | – |"
     peak = _pair(row, "fraction_of_matmul_peak")
     bandwidth = _pair(row, "fraction_of_bandwidth")
-    return (
-        f"| {row['case']} | {row['peer']} | {_ratio(row)} | {_seconds(row['seconds'])} | {_seconds(row['peer_seconds'])} "
-        f"| {row['memory_ratio']:.2f} | {_bytes(row['memory_bytes'])} | {_bytes(row['peer_memory_bytes'])} "
-        f"| {peak} | {bandwidth} |"
-    )
+    time = f"{_ratio(row)} | {_seconds(row['seconds'])} | {_seconds(row['peer_seconds'])}"
+    memory = f"{row['memory_ratio']:.2f} | {_bytes(row['memory_bytes'])} | {_bytes(row['peer_memory_bytes'])}"
+    return f"| {row['case']} | {row['peer']} | {time} | {memory} | {peak} | {bandwidth} |"
 
 
 def _pair(row: Row, name: str) -> str:

@@ -77,7 +77,7 @@ PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _PEERS}
 
 def ours(case: Case) -> Side:
     """Ours, in this interpreter; training is tried with and without remat."""
-    program = Program("benchmarks.peers.ours", checkout_first=True)
+    program = Program("benchmarks.peers.ours", checkout=True)
     training = isinstance(case, Training | Contrastive)
     return Side("ours", program, (Variant.PLAIN, Variant.REMAT) if training else (Variant.PLAIN,))
 
