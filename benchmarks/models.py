@@ -1,9 +1,7 @@
 """Our model of each case, and what it is asked."""
 
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -108,16 +106,20 @@ def with_remat(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, remat=True))
 
 
-NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-
-
-class Call(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Call:
     """What a model is called with, as numpy arrays: arguments of `Perceiver.__call__`, and what training aims at."""
 
-    inputs: Mapping[str, np.ndarray]
-    masks: Mapping[str, np.ndarray] = NOTHING
-    queries: Mapping[str, np.ndarray] = NOTHING
-    targets: Mapping[str, np.ndarray] = NOTHING
+    inputs: dict[str, np.ndarray]
+    masks: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    queries: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    targets: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of all arrays."""
+        parts = (self.inputs, self.masks, self.queries, self.targets)
+        return sum(array.nbytes for part in parts for array in part.values())
 
 
 def call(case: Case) -> Call:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import Outcome
 from benchmarks.rows import Row
 from perceiver.errors import InputError
 
@@ -45,7 +46,7 @@ def markdown(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """The machine, the comparison with each case's best peer, all rows, and what there is to say about them."""
     parts = [_machine(machine), _best(rows)]
     for prefix, title in GROUPS.items():
-        chosen = [row for row in rows if row["case"].startswith(prefix)]
+        chosen = [row for row in rows if row["case"].startswith(prefix) and row["status"] != Outcome.LACKS.value]
         if chosen:
             lines = "\n".join(_line(row) for row in chosen)
             parts.append(f"### {title}\n\n{HEADER}\n{lines}")

@@ -138,7 +138,7 @@ def _failure(error):
     absent = isinstance(error, ImportError)
     return {
         "failure": "memory" if memory else "absent" if absent else "lacks" if kind == "NoSuchModelError" else "error",
-        "text": f"{kind}: {text}"[:2000],
+        "text": text[:2000] if kind == "NoSuchModelError" else f"{kind}: {text}"[:2000],
         "traceback": traceback.format_exc()[-4000:],
     }
 

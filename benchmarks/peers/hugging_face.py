@@ -67,6 +67,9 @@ RELEASES: typing.Dict[Canonical, typing.Tuple[str, dict]] = {  # noqa: UP006
 """The class and what differs from its config's defaults, as in the released checkpoints' config.json."""
 
 
+probe = torch_common.probe
+
+
 def load(threads: int) -> typing.Dict[str, str]:  # noqa: UP006
     """See `contract`."""
     torch_common.set_threads(threads)
@@ -88,9 +91,6 @@ def build(case: Case, variant: Variant) -> Built:
     if isinstance(case, (InputScaling, OutputScaling, Policy)):
         return _plain(case.batch, case.plain, variant)
     raise NoSuchModelError(f"transformers has no model for {type(case).__name__}")
-
-
-probe = torch_common.probe
 
 
 def _release(model: Canonical) -> torch.nn.Module:

@@ -35,7 +35,7 @@ def build(case: Case, variant: Variant) -> Built:
         return _image(case, variant)
     if isinstance(case, (Forward, Training)) and case.model is Canonical.LANGUAGE:
         return _language(case, variant)
-    raise NoSuchModelError("perceiver-io has the image classifier on Fourier positions and the language model")
+    raise NoSuchModelError("perceiver-io has the ImageNet model on Fourier positions and the language model")
 
 
 def _image(case, variant: Variant) -> Built:

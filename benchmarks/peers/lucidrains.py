@@ -8,7 +8,7 @@ import perceiver_pytorch
 import torch
 
 from benchmarks import inputs
-from benchmarks.cases import Canonical, Case, Forward, InputScaling, OutputScaling, Plain, Policy
+from benchmarks.cases import Canonical, Case, Forward, InputScaling, OutputScaling, Plain, Policy, Training
 from benchmarks.peers import torch_common
 from benchmarks.peers.contract import Built, NoSuchModelError, Variant
 
@@ -40,17 +40,13 @@ def build(case: Case, variant: Variant) -> Built:
     if isinstance(case, (InputScaling, OutputScaling, Policy)):
         return _run(_Asking(case.plain), inputs.features(case.batch, case.plain.tokens, case.plain.channels), variant)
     if isinstance(case, Forward) and case.model is Canonical.IMAGENET_FOURIER:
-        pixels = inputs.SIZE**2
-        return _run(
-            _Shared(Plain(pixels, 261, 512, 1024, 6, 8, 1, 1024, 1000), 8),
-            inputs.features(case.batch, pixels, 261),
-            variant,
-        )
+        features = inputs.features(case.batch, IMAGENET.tokens, IMAGENET.channels)
+        return _run(_Shared(IMAGENET, 8), features, variant)
     if isinstance(case, Forward) and case.model is Canonical.LANGUAGE:
         return _language(case.batch, variant)
-    raise NoSuchModelError(
-        f"perceiver-pytorch has no such model as {getattr(case, 'model', type(case).__name__)} trains or runs"
-    )
+    if isinstance(case, Training):
+        raise NoSuchModelError(f"{WIDER}: no comparable training step")
+    raise NoSuchModelError("of the released models only ImageNet Fourier and the language model can be put together")
 
 
 class _Asking(torch.nn.Module):

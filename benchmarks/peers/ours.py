@@ -61,10 +61,13 @@ def _forward(config: ModelConfig, given: models.Call) -> Built:
     del model
 
     @jax.jit
-    def answer(state: nnx.State, given: models.Call) -> dict[str, jax.Array]:
-        return nnx.merge(graph, state)(given.inputs, given.masks, queries=given.queries)
+    def answer(state: nnx.State, inputs: Any, masks: Any, queries: Any) -> dict[str, jax.Array]:
+        return nnx.merge(graph, state)(inputs, masks, queries=queries)
 
-    return Built(lambda: jax.block_until_ready(answer(state, given)), _shapes, parameters)
+    def run() -> dict[str, jax.Array]:
+        return jax.block_until_ready(answer(state, given.inputs, given.masks, given.queries))
+
+    return Built(run, _shapes, parameters)
 
 
 def _training(config: ModelConfig, case: Training | Contrastive) -> Built:
