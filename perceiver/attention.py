@@ -13,6 +13,7 @@ from perceiver.attend import Backend, Problem, attend, attention_weights, choose
 from perceiver.errors import ConfigError
 from perceiver.folded import attend_tokens
 from perceiver.positions import rotate
+from perceiver.products import product
 from perceiver.tiles import SAVED
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float
@@ -113,6 +114,11 @@ def layer_norm(channels: int, dtype: jnp.dtype, rngs: nnx.Rngs, epsilon: float =
     return nnx.LayerNorm(channels, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
+def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """A linear map with a bias."""
+    return nnx.Linear(inputs, outputs, dtype=dtype, dot_general=product, rngs=rngs)
+
+
 class Attention(nnx.Module):
     """Multi-head attention with independent query-key and value widths."""
 
@@ -134,10 +140,10 @@ class Attention(nnx.Module):
         self.heads = config.heads
         self.dropout = config.attention_dropout
         self.mean_when_blind = config.mean_when_blind
-        self.query = nnx.Linear(q_channels, qk, dtype=dtype, rngs=rngs)
-        self.key = nnx.Linear(kv_channels, qk, dtype=dtype, rngs=rngs)
-        self.value = nnx.Linear(kv_channels, v, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(v, out_channels, dtype=dtype, rngs=rngs)
+        self.query = linear(q_channels, qk, dtype=dtype, rngs=rngs)
+        self.key = linear(kv_channels, qk, dtype=dtype, rngs=rngs)
+        self.value = linear(kv_channels, v, dtype=dtype, rngs=rngs)
+        self.out = linear(v, out_channels, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -202,8 +208,8 @@ class Mlp(nnx.Module):
         self.activation = config.activation
         hidden = config.widening * channels if config.mlp_channels is None else config.mlp_channels
         self.norm = layer_norm(channels, dtype, rngs, config.epsilon)
-        self.widen = nnx.Linear(channels, hidden, dtype=dtype, rngs=rngs)
-        self.narrow = nnx.Linear(hidden, channels, dtype=dtype, rngs=rngs)
+        self.widen = linear(channels, hidden, dtype=dtype, rngs=rngs)
+        self.narrow = linear(hidden, channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n c"]:
         """Same shape; the residual is the caller's."""

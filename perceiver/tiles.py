@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from perceiver.products import one_at_a_time
 from perceiver.typing import Array
 
 CPU_TILE = 2**20
@@ -159,8 +160,9 @@ def _backward(rate, saved, grad):
                 kept, d_weights = weights * drop, d_weights * drop
             d_logits = (weights * (d_weights - inner_here)).astype(q.dtype)
             dv_here = _dot("bhkq,bhqe->bhke", kept.astype(grad.dtype), grad_here)
+            d_logits = one_at_a_time(d_logits, dv_here)
             dk_here = _dot("bhkq,bhqd->bhkd", d_logits, here)
-            dq = dq + _dot("bhkq,bhkd->bhqd", d_logits, keys)
+            dq = dq + _dot("bhkq,bhkd->bhqd", one_at_a_time(d_logits, dk_here), keys)
             dk = _put(dk, _heads(dk, column, width) + dk_here, column)
             return dq, dk, _put(dv, _heads(dv, column, width) + dv_here, column)
 

@@ -16,6 +16,7 @@ LAYERS = [
         "config",
         "tokens",
         "positions",
+        "products",
         "tiles",
         "folded",
         "attend",
