@@ -141,8 +141,9 @@ def _cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
     """Heads are padded with zeros to one width that the kernel takes, which changes neither logits nor values."""
     width = -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
     scale = 1.0 / math.sqrt(q.shape[-1])
-    padded = [jnp.pad(x, [(0, 0)] * 3 + [(0, width - x.shape[-1])]) for x in (q, k, v)]
-    out = jax.nn.dot_product_attention(*padded, mask=mask, scale=scale, implementation="cudnn")[..., : v.shape[-1]]
+    wide_q, wide_k, wide_v = (jnp.pad(x, [(0, 0)] * 3 + [(0, width - x.shape[-1])]) for x in (q, k, v))
+    out = jax.nn.dot_product_attention(wide_q, wide_k, wide_v, mask=mask, scale=scale, implementation="cudnn")
+    out = out[..., : v.shape[-1]]
     if mask is None:
         return out
     seen = jnp.moveaxis(mask.any(axis=-1), 1, 2)  # cuDNN averages over all keys where none may be seen

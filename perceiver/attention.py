@@ -183,6 +183,9 @@ class Attention(nnx.Module):
 
     def _folded(self, q: Array, x_kv: Array, norm: nnx.LayerNorm, mask: Array | None, key: jax.Array | None) -> Array:
         """Queries to the tokens' space, weighted means of the tokens, and the values of those: see `folded`."""
+        assert norm.scale is not None
+        assert norm.bias is not None
+        assert self.value.bias is not None
         scale, bias = norm.scale[...], norm.bias[...]
         by_head = (x_kv.shape[2], self.heads, -1)
         to_keys = self.key.kernel[...].reshape(by_head) * scale[:, None, None] / math.sqrt(q.shape[-1])
