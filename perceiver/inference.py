@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from flax import nnx
 
+from perceiver.buckets import Buckets
 from perceiver.model import Perceiver
-from perceiver.pipeline import Sample, in_batches
+from perceiver.pipeline import Batch, Sample, in_batches
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "outputs"))
@@ -28,20 +29,51 @@ def ask(
     masks: Mapping[str, Any] | None = None,
     outputs: Sequence[str] | None = None,
     queries: Mapping[str, Any] | None = None,
+    buckets: Buckets | None = None,
 ) -> dict[str, np.ndarray]:
-    """One batch of inputs to answers; as calling the model, but compiled and on the host."""
+    """One batch of inputs to answers; as calling the model, but compiled and on the host.
+
+    buckets: compute at the smallest of these lengths that holds the batch; the answers stay the same.
+    """
     graph, state = nnx.split(model)
     names = None if outputs is None else tuple(outputs)
-    return jax.device_get(_ask(graph, state, dict(inputs), dict(masks or {}), dict(queries or {}), names))
+    given: Batch = {"inputs": dict(inputs), "masks": dict(masks or {})}
+    cut = given if buckets is None else buckets.trimmed(given)
+    answers = jax.device_get(_ask(graph, state, cut["inputs"], cut["masks"], dict(queries or {}), names))
+    if buckets is None:
+        return answers
+    asked = {} if queries is None else queries
+    return {name: _whole(model, name, values, given, name in asked) for name, values in answers.items()}
+
+
+def _whole(model: Perceiver, name: str, values: np.ndarray, given: Batch, chosen: bool) -> np.ndarray:
+    """Zeros, the answer to masked queries, behind an answer that has one row for each of the tokens that were kept.
+
+    chosen: the rows are the caller's choice, and so already what was asked for.
+    """
+    output = model.config.outputs[name]
+    if chosen or output.source is None or output.shape is not None:
+        return values
+    examples = {n: jax.ShapeDtypeStruct(np.shape(raw), np.asarray(raw).dtype) for n, raw in given["inputs"].items()}
+    kept = jax.eval_shape(lambda raw: model.tokenise(raw)[output.source], {output.source: examples[output.source]})
+    missing = kept.values.shape[1] - values.shape[1]
+    return np.pad(values, [(0, 0), (0, missing)] + [(0, 0)] * (values.ndim - 2))
 
 
 def ask_all(
-    model: Perceiver, samples: Sequence[Sample], batch: int, outputs: Sequence[str] | None = None
+    model: Perceiver,
+    samples: Sequence[Sample],
+    batch: int,
+    outputs: Sequence[str] | None = None,
+    buckets: Buckets | None = None,
 ) -> dict[str, np.ndarray]:
-    """Answers for any number of samples {"inputs": …, "masks": …}, joined along the first axis."""
+    """Answers for any number of samples {"inputs": …, "masks": …}, joined along the first axis.
+
+    buckets: as for `ask`, batch by batch. Samples in the order of their lengths gain most by it.
+    """
     pieces = []
     for part, count in in_batches(samples, batch):
-        answers = ask(model, part["inputs"], part.get("masks"), outputs)
+        answers = ask(model, part["inputs"], part.get("masks"), outputs, buckets=buckets)
         pieces.append({name: values[:count] for name, values in answers.items()})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
