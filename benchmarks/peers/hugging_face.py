@@ -1,0 +1,197 @@
+"""Hugging Face's transformers on torch, eager or through torch.compile, at the sizes of the releases."""
+
+import typing
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks import inputs
+from benchmarks.cases import (
+    Canonical,
+    Case,
+    Contrastive,
+    Forward,
+    InputScaling,
+    OutputScaling,
+    Plain,
+    Policy,
+    Training,
+    WholeClip,
+)
+from benchmarks.peers import torch_common
+from benchmarks.peers.contract import Built, NoSuchModelError, Variant
+
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+IMAGES = {
+    "num_latents": 512,
+    "d_latents": 1024,
+    "num_blocks": 8,
+    "num_self_attends_per_block": 6,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "qk_channels": None,
+    "v_channels": None,
+    "num_labels": 1000,
+    "image_size": 224,
+}
+FLOW = {
+    "num_latents": 2048,
+    "d_latents": 512,
+    "d_model": 322,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 24,
+    "num_self_attention_heads": 16,
+    "num_cross_attention_heads": 1,
+    "train_size": [368, 496],
+}
+CLIPS = {
+    "num_latents": 784,
+    "d_latents": 512,
+    "d_model": 704,
+    "num_blocks": 1,
+    "num_self_attends_per_block": 8,
+    "num_self_attention_heads": 8,
+    "num_cross_attention_heads": 1,
+    "num_labels": 700,
+}
+RELEASES: typing.Dict[Canonical, typing.Tuple[str, dict]] = {  # noqa: UP006
+    Canonical.IMAGENET_FOURIER: ("PerceiverForImageClassificationFourier", {**IMAGES, "d_model": 261}),
+    Canonical.IMAGENET_LEARNED: ("PerceiverForImageClassificationLearned", {**IMAGES, "d_model": 512}),
+    Canonical.IMAGENET_CONV: ("PerceiverForImageClassificationConvProcessing", {**IMAGES, "d_model": 322}),
+    Canonical.LANGUAGE: ("PerceiverForMaskedLM", {"qk_channels": 256, "v_channels": 1280}),
+    Canonical.FLOW: ("PerceiverForOpticalFlow", FLOW),
+    Canonical.KINETICS: ("PerceiverForMultimodalAutoencoding", CLIPS),
+}
+"""The class and what differs from its config's defaults, as in the released checkpoints' config.json."""
+
+
+def load(threads: int) -> typing.Dict[str, str]:  # noqa: UP006
+    """See `contract`."""
+    torch_common.set_threads(threads)
+    for name in [*dict(RELEASES.values()), "CLIPModel"]:
+        getattr(transformers, name)  # transformers imports its models when they are first named
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def build(case: Case, variant: Variant) -> Built:
+    """See `contract`."""
+    if isinstance(case, Forward):
+        return torch_common.forward(_release(case.model), _logits, _given(case.model, case.batch), variant)
+    if isinstance(case, Training):
+        return _training(case, variant)
+    if isinstance(case, WholeClip):
+        return _whole_clip(case, variant)
+    if isinstance(case, Contrastive):
+        return _contrastive(case, variant)
+    if isinstance(case, (InputScaling, OutputScaling, Policy)):
+        return _plain(case.batch, case.plain, variant)
+    raise NoSuchModelError(f"transformers has no model for {type(case).__name__}")
+
+
+probe = torch_common.probe
+
+
+def _release(model: Canonical) -> torch.nn.Module:
+    name, fields = RELEASES[model]
+    # Dropout is 0.1 by default; ours has none, and without it training is faster.
+    config = transformers.PerceiverConfig(**fields, attention_probs_dropout_prob=0.0)
+    return getattr(transformers, name)(config)
+
+
+def _given(model: Canonical, batch: int) -> dict:
+    """Arguments of forward, as numpy arrays."""
+    if model is Canonical.LANGUAGE:
+        text = inputs.text(batch)
+        return {"inputs": text.ids.astype(np.int64), "attention_mask": text.mask.astype(np.int64)}
+    if model is Canonical.FLOW:
+        return {"inputs": inputs.surroundings(inputs.frames(batch))}
+    if model is Canonical.KINETICS:
+        points = {name: at.astype(np.int64) for name, at in inputs.clip_points().items()}
+        return {"inputs": _clip(batch), "subsampled_output_points": {**points, "label": None}}
+    normalised = (inputs.pictures(batch) - MEAN) / STD
+    return {"inputs": np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))}
+
+
+def _clip(batch: int) -> dict:
+    clip = inputs.clip(batch)
+    image = np.ascontiguousarray(clip.image.transpose(0, 1, 4, 2, 3))
+    return {"image": image, "audio": clip.audio[..., None], "label": clip.label}
+
+
+def _logits(model: torch.nn.Module, given: dict) -> typing.Any:
+    return model(**given).logits
+
+
+def _training(case: Training, variant: Variant) -> Built:
+    given = _given(case.model, case.batch)
+    if case.model is Canonical.LANGUAGE:
+        given["labels"] = inputs.text(case.batch, case.masked).labels.astype(np.int64)
+    else:
+        given["labels"] = inputs.classes(case.batch).astype(np.int64)
+    return torch_common.training(_release(case.model), lambda model, given: model(**given).loss, given, variant)
+
+
+def _whole_clip(case: WholeClip, variant: Variant) -> Built:
+    """Its notebook's loop: encoder and decoder run again for every chunk, since forward does both."""
+    given = _given(Canonical.KINETICS, case.batch)
+    built = torch_common.forward(_release(Canonical.KINETICS), _logits, given, variant)
+    built.times = case.chunks
+    built.notes = (f"time of one chunk, which encodes again, times {case.chunks}; memory of one chunk",)
+    return built
+
+
+def _plain(batch: int, plain: Plain, variant: Variant) -> Built:
+    """PerceiverModel over tokens as they are."""
+    from transformers.models.perceiver.modeling_perceiver import PerceiverBasicDecoder
+
+    config = transformers.PerceiverConfig(
+        d_model=plain.channels,
+        num_latents=plain.latents,
+        d_latents=plain.width,
+        num_blocks=1,
+        num_self_attends_per_block=plain.depth,
+        num_self_attention_heads=plain.heads,
+        num_cross_attention_heads=1,
+        attention_probs_dropout_prob=0.0,
+    )
+    decoder = PerceiverBasicDecoder(
+        config,
+        output_num_channels=plain.answers,
+        output_index_dims=plain.queries,
+        num_channels=plain.query_width,
+        num_heads=1,
+        use_query_residual=True,
+        trainable_position_encoding_kwargs={"num_channels": plain.query_width, "index_dims": plain.queries},
+    )
+    model = transformers.PerceiverModel(config, decoder=decoder)
+    given = {"inputs": inputs.features(batch, plain.tokens, plain.channels)}
+    built = torch_common.forward(model, _logits, given, variant)
+    built.notes = ("gets the encoded tokens; computes no positions",)
+    return built
+
+
+def _contrastive(case: Contrastive, variant: Variant) -> Built:
+    fields = _clip_fields(case)
+    model = transformers.CLIPModel(transformers.CLIPConfig(**fields))
+    pairs = inputs.pairs(case.batch, case.side, case.length, case.vocabulary)
+    pixels = np.ascontiguousarray(pairs.pixels.transpose(0, 3, 1, 2))
+    given = {"pixel_values": pixels, "input_ids": pairs.ids.astype(np.int64)}
+    return torch_common.training(model, lambda model, given: model(**given, return_loss=True).loss, given, variant)
+
+
+def _clip_fields(case: Contrastive) -> dict:
+    layers = {
+        "hidden_size": case.channels,
+        "intermediate_size": 4 * case.channels,
+        "num_hidden_layers": case.depth,
+        "num_attention_heads": case.heads,
+    }
+    end = case.vocabulary - 1
+    text = {"vocab_size": case.vocabulary, "max_position_embeddings": case.length, "eos_token_id": end}
+    return {
+        "projection_dim": case.joint,
+        "text_config": {**layers, **text, "bos_token_id": 1, "pad_token_id": 2},
+        "vision_config": {**layers, "image_size": case.side, "patch_size": case.patch},
+    }
