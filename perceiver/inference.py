@@ -9,13 +9,23 @@ import numpy as np
 from flax import nnx
 
 from perceiver.buckets import Buckets
-from perceiver.model import Perceiver
+from perceiver.model import Latents, Perceiver
 from perceiver.pipeline import Batch, Sample, in_batches
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "outputs"))
 def _ask(graph: nnx.GraphDef, state: nnx.State, inputs, masks, queries, outputs):
     return nnx.merge(graph, state)(inputs, masks, outputs, queries)
+
+
+@functools.partial(jax.jit, static_argnames=("graph",))
+def _encode(graph: nnx.GraphDef, state: nnx.State, inputs, masks):
+    return nnx.merge(graph, state).encode(inputs, masks)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "outputs"))
+def _decode(graph: nnx.GraphDef, state: nnx.State, latents, queries, outputs):
+    return nnx.merge(graph, state).decode(latents, outputs, queries)
 
 
 @functools.partial(jax.jit, static_argnames=("graph",))
@@ -76,6 +86,28 @@ def ask_all(
         answers = ask(model, part["inputs"], part.get("masks"), outputs, buckets=buckets)
         pieces.append({name: values[:count] for name, values in answers.items()})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def encode(model: Perceiver, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Latents:
+    """Encode a batch once, to ask about it as often as wanted with `decode`; compiled, and kept on the device."""
+    graph, state = nnx.split(model)
+    return _encode(graph, state, dict(inputs), dict(masks or {}))
+
+
+def decode(
+    model: Perceiver,
+    latents: Latents,
+    outputs: Sequence[str] | None = None,
+    queries: Mapping[str, Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Answers from what `encode` gave, compiled, on the host; arguments as for `Perceiver.decode`.
+
+    An output with `Output.chunk` is decoded piece by piece inside of one compiled call: however many queries are
+    asked, beyond the answers themselves it takes the memory of one chunk.
+    """
+    graph, state = nnx.split(model)
+    names = None if outputs is None else tuple(outputs)
+    return jax.device_get(_decode(graph, state, latents, dict(queries or {}), names))
 
 
 def look(model: Perceiver, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from perceiver.attention import Block, CrossAttend
-from perceiver.decoders.heads import Head
+from perceiver.decoders.folding import folded
+from perceiver.decoders.heads import Head, LinearHead
 from perceiver.decoders.queries import Query
 from perceiver.errors import ConfigError, InputError
 from perceiver.tokens import Tokens
@@ -230,6 +231,14 @@ class Decoder(nnx.Module):
         decoded = cross(queries.values, Tokens(latents), looking=looking, key=key)
         return Tokens(self.head(decoded, tables), queries.mask).cleared().values
 
+    def _folded(self, latents: Array, trunk: "TrunkModule | None"):
+        """See `folding`: a function of queries that gives what the head's linear map does."""
+        padding = self.padding[...] if hasattr(self, "padding") else None
+        if trunk is None:
+            return folded(self.cross, latents, padding, [self.head.linear])
+        maps = [self.head.linear] if trunk.project is None else [trunk.project, self.head.linear]
+        return folded(trunk.cross, latents, padding, maps)
+
     def _count(self, at: Array | None, tokens: Mapping[str, Tokens]) -> int:
         if at is not None:
             return at.shape[_axis(at)]
@@ -241,6 +250,8 @@ class Decoder(nnx.Module):
 
     def _chunks(self, latents, tokens, tables, at, looking, trunk, key, count: int, chunk: int) -> Array:
         """Decode `chunk` queries at a time; the last chunk is filled with repeats that are thrown away."""
+        plain = key is None and looking is None and isinstance(self.head, LinearHead)
+        fast = self._folded(latents, trunk) if plain else None
         at = jnp.arange(count) if at is None else at
         axis = _axis(at)
         pieces = -(-count // chunk)
@@ -250,7 +261,11 @@ class Decoder(nnx.Module):
             number, chosen = inputs
             here = None if key is None else jax.random.fold_in(key, number)
             seeing = None if looking is None else jnp.take(looking, chosen, axis=1)
-            return self._some(latents, tokens, tables, jnp.take(at, chosen, axis=axis), seeing, trunk, here)
+            some = jnp.take(at, chosen, axis=axis)
+            if fast is not None:
+                queries = self.query(latents.shape[0], some, tokens)
+                return Tokens(self.head.scaled(fast(queries.values)), queries.mask).cleared().values
+            return self._some(latents, tokens, tables, some, seeing, trunk, here)
 
         out = jax.lax.map(piece, (jnp.arange(pieces), rows))
         out = jnp.moveaxis(out, 0, 1)
