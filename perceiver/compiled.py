@@ -25,7 +25,7 @@ def keep_programs() -> Path | None:
     Raises:
         InputError: the folder cannot be made.
     """
-    own = jax.config.jax_compilation_cache_dir
+    own = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if own is not None:
         return Path(own)
     asked = os.environ.get(VARIABLE, "").strip()

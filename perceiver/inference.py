@@ -43,26 +43,22 @@ def ask(
 ) -> dict[str, np.ndarray]:
     """One batch of inputs to answers; as calling the model, but compiled and on the host.
 
-    buckets: compute at the smallest of these lengths that holds the batch; the answers stay the same.
+    buckets: compute at the smallest of these lengths that holds the batch; the answers stay the same. Where `queries`
+        picks single tokens of a ragged input, which may be any of them, the batch stays as it is.
     """
     graph, state = nnx.split(model)
     names = None if outputs is None else tuple(outputs)
     given: Batch = {"inputs": dict(inputs), "masks": dict(masks or {})}
-    cut = given if buckets is None else buckets.trimmed(given)
+    picked = {getattr(model.config.outputs.get(name), "source", None) for name in queries or {}}
+    cut = given if buckets is None or picked & set(buckets.lengths) else buckets.trimmed(given)
     answers = jax.device_get(_ask(graph, state, cut["inputs"], cut["masks"], dict(queries or {}), names))
-    if buckets is None:
-        return answers
-    asked = {} if queries is None else queries
-    return {name: _whole(model, name, values, given, name in asked) for name, values in answers.items()}
+    return answers if cut is given else {n: _whole(model, n, values, given) for n, values in answers.items()}
 
 
-def _whole(model: Perceiver, name: str, values: np.ndarray, given: Batch, chosen: bool) -> np.ndarray:
-    """Zeros, the answer to masked queries, behind an answer that has one row for each of the tokens that were kept.
-
-    chosen: the rows are the caller's choice, and so already what was asked for.
-    """
+def _whole(model: Perceiver, name: str, values: np.ndarray, given: Batch) -> np.ndarray:
+    """Zeros, the answer to masked queries, behind an answer that has one row for each of the tokens that were kept."""
     output = model.config.outputs[name]
-    if chosen or output.source is None or output.shape is not None:
+    if output.source is None or output.shape is not None:
         return values
     examples = {n: jax.ShapeDtypeStruct(np.shape(raw), np.asarray(raw).dtype) for n, raw in given["inputs"].items()}
     kept = jax.eval_shape(lambda raw: model.tokenise(raw)[output.source], {output.source: examples[output.source]})

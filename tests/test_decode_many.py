@@ -48,12 +48,12 @@ def test_a_clip_is_encoded_once_and_decoded_in_chunks_to_the_same(clip, monkeypa
     answers = inference.decode(model, latents)
     assert answers["image"].shape == (1, 2, 8, 12, 3)
     for name, values in expected.items():
-        close(answers[name], values, 1e-6)
+        close(answers[name], values, 5e-6)  # chunks multiply in another order
     pieces = [
         inference.decode(model, latents, ["image"], {"image": np.arange(start, start + CHUNK)})["image"]
         for start in range(0, 192, CHUNK)
     ]
-    close(np.concatenate(pieces, axis=1), expected["image"].reshape(1, 192, 3), 1e-6)
+    close(np.concatenate(pieces, axis=1), expected["image"].reshape(1, 192, 3), 5e-6)
     assert len(calls) == 1
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -231,13 +231,16 @@ class Decoder(nnx.Module):
         decoded = cross(queries.values, Tokens(latents), looking=looking, key=key)
         return Tokens(self.head(decoded, tables), queries.mask).cleared().values
 
-    def _folded(self, latents: Array, trunk: "TrunkModule | None"):
-        """See `folding`: a function of queries that gives what the head's linear map does."""
+    def _folded(self, latents: Array, trunk: "TrunkModule | None") -> Callable[[Array], Array] | None:
+        """Queries to answers as in `folding`, for heads that are one linear map."""
+        head, cross, maps = self.head, self.cross if trunk is None else trunk.cross, []
+        if not isinstance(head, LinearHead):
+            return None
+        if trunk is not None and trunk.project is not None:
+            maps.append(trunk.project)
         padding = self.padding[...] if hasattr(self, "padding") else None
-        if trunk is None:
-            return folded(self.cross, latents, padding, [self.head.linear])
-        maps = [self.head.linear] if trunk.project is None else [trunk.project, self.head.linear]
-        return folded(trunk.cross, latents, padding, maps)
+        fast = folded(cross, latents, padding, [*maps, head.linear])
+        return lambda queries: head.scaled(fast(queries))
 
     def _count(self, at: Array | None, tokens: Mapping[str, Tokens]) -> int:
         if at is not None:
@@ -250,8 +253,7 @@ class Decoder(nnx.Module):
 
     def _chunks(self, latents, tokens, tables, at, looking, trunk, key, count: int, chunk: int) -> Array:
         """Decode `chunk` queries at a time; the last chunk is filled with repeats that are thrown away."""
-        plain = key is None and looking is None and isinstance(self.head, LinearHead)
-        fast = self._folded(latents, trunk) if plain else None
+        fast = self._folded(latents, trunk) if key is None and looking is None else None
         at = jnp.arange(count) if at is None else at
         axis = _axis(at)
         pieces = -(-count // chunk)
@@ -264,7 +266,7 @@ class Decoder(nnx.Module):
             some = jnp.take(at, chosen, axis=axis)
             if fast is not None:
                 queries = self.query(latents.shape[0], some, tokens)
-                return Tokens(self.head.scaled(fast(queries.values)), queries.mask).cleared().values
+                return Tokens(fast(queries.values), queries.mask).cleared().values
             return self._some(latents, tokens, tables, some, seeing, trunk, here)
 
         out = jax.lax.map(piece, (jnp.arange(pieces), rows))

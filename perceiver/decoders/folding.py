@@ -33,7 +33,7 @@ def folded(
     dtype = latents.dtype
     kernel, bias = _composed(maps)
     narrow = (mlp.narrow.kernel[...] @ kernel).astype(dtype)
-    rest = (mlp.narrow.bias[...] @ kernel + bias).astype(dtype)
+    rest = (_bias(mlp.narrow) @ kernel + bias).astype(dtype)
     normed = cross.key_norm(latents)
     keys, values = (_split(part(normed), attention.heads) for part in (attention.key, attention.value))
     ask = _asking(cross.query_norm, attention.query, padding, dtype)
@@ -55,8 +55,10 @@ def _asking(norm: nnx.LayerNorm, linear: nnx.Linear, padding: Array | None, dtyp
         return lambda queries: linear(norm(queries))
     width = norm.num_features - len(padding)
     fixed = padding.astype(jnp.float32)
+    assert norm.scale is not None  # layer_norm makes both
+    assert norm.bias is not None
     kernel = norm.scale[...][:, None] * linear.kernel[...]
-    own, shift = kernel[:width].astype(dtype), norm.bias[...] @ linear.kernel[...] + linear.bias[...]
+    own, shift = kernel[:width].astype(dtype), norm.bias[...] @ linear.kernel[...] + _bias(linear)
     of_padding, of_mean = fixed @ kernel[width:], kernel.sum(axis=0)
 
     def ask(queries: Array) -> Array:
@@ -72,10 +74,14 @@ def _asking(norm: nnx.LayerNorm, linear: nnx.Linear, padding: Array | None, dtyp
 
 def _composed(maps: Sequence[nnx.Linear]) -> tuple[Array, Array]:
     """Kernel and bias of several linear maps in one, float32."""
-    kernel, bias = maps[0].kernel[...], maps[0].bias[...]
+    kernel, bias = maps[0].kernel[...], _bias(maps[0])
     for linear in maps[1:]:
-        kernel, bias = kernel @ linear.kernel[...], bias @ linear.kernel[...] + linear.bias[...]
+        kernel, bias = kernel @ linear.kernel[...], bias @ linear.kernel[...] + _bias(linear)
     return kernel, bias
+
+
+def _bias(linear: nnx.Linear) -> Array:
+    return jnp.zeros(linear.out_features) if linear.bias is None else linear.bias[...]
 
 
 def _split(x: Array, heads: int) -> Array:
