@@ -23,6 +23,7 @@ _HOMES = {
         "Waveform",
     ),
     "perceiver.attention": ("Activation", "Block"),
+    "perceiver.buckets": ("Buckets",),
     "perceiver.convolutions": ("ConvStem",),
     "perceiver.decoders": (
         "AtPoints",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
         Waveform,
     )
     from perceiver.attention import Activation, Block
+    from perceiver.buckets import Buckets
     from perceiver.convolutions import ConvStem
     from perceiver.decoders import (
         AtPoints,

@@ -35,6 +35,7 @@ perceiver: one JAX model for any sensor.
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
 
 Start with:  perceiver train experiments/digits.py
+Compiled programs are kept in ~/.cache/perceiver/programs; PERCEIVER_COMPILATION_CACHE names another folder, or "off".
 Each command explains itself:  perceiver train --help"""
 SMOKE_STEPS = 4
 
@@ -59,9 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if words[0] not in commands:
         fail(f"unknown command {words[0]!r}; known: {', '.join(commands)}")
+    from perceiver.compiled import keep_programs
     from perceiver.training.loop import TrainingError
 
     try:
+        keep_programs()
         commands[words[0]](words[1:])
     except (InputError, ConfigError, MissingExtraError, TrainingError) as error:
         if os.environ.get("PERCEIVER_TRACEBACK"):

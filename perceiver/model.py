@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ class ModelConfig(abc.ABC):
 
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised model; the same seed gives the same parameters."""
-        # One compiled function instead of one small program per parameter, which would take seconds.
-        state = jax.jit(lambda key: nnx.state(self.initial(key)))(jax.random.key(seed))
-        return nnx.merge(nnx.graphdef(self.abstract()), state)
+        return nnx.merge(nnx.graphdef(self.abstract()), _start(self, jax.random.key(seed)))
 
     def abstract(self) -> Any:
         """The model with shapes in place of parameters."""
@@ -65,6 +64,15 @@ class ModelConfig(abc.ABC):
     @abc.abstractmethod
     def initial(self, key: jax.Array) -> "Model":
         """The model, initialised eagerly: what `build` compiles."""
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(config: ModelConfig, key: jax.Array) -> nnx.State:
+    """All parameters, from one compiled function: one small program per parameter would take seconds.
+
+    Compiled once per config, since configs are hashable.
+    """
+    return nnx.state(config.initial(key))
 
 
 class Model(nnx.Module):

@@ -104,6 +104,11 @@ def filled(build, seed=0):
     return nnx.merge(graph, jax.tree.unflatten(tree, noise))
 
 
+def noisy(config):
+    """The model of a config with noise for parameters, see `filled`."""
+    return filled(lambda rngs: config.initial(rngs.params()))
+
+
 @functools.cache
 def tiny_model():
     """The tiny model; shared, so leave it as it is."""
@@ -124,15 +129,18 @@ def close(actual, expected, atol=1e-5, rtol=0.0):
 
 @functools.cache
 def encoding(adapter):
-    """A compiled function (raw, mask or None) -> latents [b, n, c] of a model with this one input, and its gradient.
+    """A compiled function (raw, mask or None) -> what latents [b, n, c] see of a model's only input, and its gradient.
 
-    The gradient is that of the latents' square with respect to all parameters, as a list of arrays.
+    The gradient is that of the square with respect to all parameters, as a list of arrays. The latents look once and
+    do not think: what follows the first cross-attend knows of no mask.
     """
     encoder = p.Encoder(3, 8, depth=1, latent=p.Block(heads=2))
     graph, state = nnx.split(filled(lambda rngs: p.Perceiver(p.PerceiverConfig({"x": adapter}, encoder, {}), rngs)))
 
     def latents(state, raw, mask):
-        return nnx.merge(graph, state).encode({"x": raw}, None if mask is None else {"x": mask}).values
+        model = nnx.merge(graph, state)
+        joined = model.join(model.tokenise({"x": raw}, None if mask is None else {"x": mask}))
+        return model.encoder.cross[0](model.encoder.start(joined), joined)
 
     compiled = jax.jit(latents)
     gradient = jax.jit(jax.grad(lambda *given: (latents(*given) ** 2).sum()))

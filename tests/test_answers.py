@@ -25,11 +25,12 @@ from perceiver import (
 from perceiver.answers import predict
 from perceiver.inference import ask, ask_all, look
 from perceiver.io import read_image
+from tests.models import noisy
 
 
 @pytest.fixture(scope="module")
 def model():
-    return PerceiverConfig(
+    config = PerceiverConfig(
         inputs={
             "image": Image((4, 4, 1), position=Fourier(2)),
             "text": Bytes(8, width=16),
@@ -45,7 +46,8 @@ def model():
             "words": Output(TokenLogits(262, tied_to="text"), Slots(8, width=16)),
             "action": Chunk(horizon=3, dims=2),
         },
-    ).build(0)
+    )
+    return noisy(config)
 
 
 IMAGE = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 16

@@ -1,6 +1,7 @@
 """The whole path on the main job, with a few steps: train, go on, evaluate, predict, inspect."""
 
 import contextlib
+import io
 import json
 import shutil
 
@@ -24,10 +25,22 @@ def _at_the_project(request):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def interrupted(tmp_path_factory):
+    """A run that stopped half-way and went on: its folder, whether it had a report then, and what both said."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    cli.main(["train", EXPERIMENT, "--workdir", str(workdir), "--smoke", *OPTIONS])
-    return workdir
+    words = ["train", EXPERIMENT, "--workdir", str(workdir), "--smoke", *OPTIONS]
+    said = [io.StringIO(), io.StringIO()]
+    with contextlib.redirect_stdout(said[0]):
+        cli.main([*words, "--stop-at", "2"])
+    reported = (workdir / "report.json").exists()
+    with contextlib.redirect_stderr(said[1]):
+        cli.main(words)
+    return workdir, reported, [each.getvalue() for each in said]
+
+
+@pytest.fixture(scope="module")
+def run(interrupted):
+    return interrupted[0]
 
 
 @pytest.fixture
@@ -99,14 +112,12 @@ def test_inspect_shows_parts_attention_and_runs(run, capsys):
         assert word in shown
 
 
-def test_a_run_goes_on_where_it_stopped(tmp_path, capsys):
-    words = ["train", EXPERIMENT, "--workdir", str(tmp_path / "r"), "--smoke", *OPTIONS]
-    cli.main([*words, "--stop-at", "2"])
-    assert "stopped after step 2" in capsys.readouterr().out
-    assert not (tmp_path / "r" / "report.json").exists()
-    cli.main(words)
-    assert "goes on after step 2 of 4" in capsys.readouterr().err
-    assert (tmp_path / "r" / "report.json").exists()
+def test_a_run_goes_on_where_it_stopped(interrupted):
+    workdir, reported, (stopped, went_on) = interrupted
+    assert "stopped after step 2" in stopped
+    assert not reported
+    assert "goes on after step 2 of 4" in went_on
+    assert (workdir / "report.json").exists()
 
 
 def refused(words, capsys):

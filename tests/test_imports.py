@@ -32,7 +32,7 @@ LAYERS = [
     {"decoders"},
     {"model"},
     {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts", "zeroshot"},
-    {"saving", "objectives", "pipeline", "augment"},
+    {"saving", "objectives", "pipeline", "buckets", "augment", "compiled"},
     {"zoo"},
     {"pretrained"},
     {"inference"},

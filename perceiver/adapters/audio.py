@@ -122,12 +122,13 @@ class WaveformTokens(nnx.Module):
         )
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
-        """[b, n] -> Tokens [b, samples / patch, channels]; a patch with one real sample is real."""
+        """[b, n] -> Tokens [b, n / patch, channels]; a patch with one real sample is real."""
         wave, real = self.config.full(raw, mask)
-        values = rearrange(wave, "b (n p) -> b n p", p=self.config.patch)
-        coordinates = grid_at(jnp.arange(self.config.tokens), (self.config.tokens,))
+        count = -(-raw.shape[1] // self.config.patch)  # behind it everything is masked
+        values = rearrange(wave, "b (n p) -> b n p", p=self.config.patch)[:, :count]
+        coordinates = grid_at(jnp.arange(count), (self.config.tokens,))
         if real is not None:
-            real = rearrange(real, "b (n p) -> b n p", p=self.config.patch).any(axis=-1)
+            real = rearrange(real, "b (n p) -> b n p", p=self.config.patch).any(axis=-1)[:, :count]
         return self.embed(values, coordinates, real)
 
 
@@ -207,14 +208,21 @@ class LogMelTokens(nnx.Module):
         self.embed = Embed(features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
-        """[b, n] -> Tokens [b, patches, channels], time slowest; a patch is real where its first sample is."""
+        """[b, n] -> Tokens [b, patches, channels], time slowest; a patch is real where its first sample is.
+
+        The spectrogram is that of the whole budget, since it may depend on all of a clip; a shorter array gives fewer
+        tokens, those that begin in it.
+        """
         config = self.config
         wave, real = config.full(raw, mask)
         mels = standardise(config.spectrogram(wave), config.mean, config.std)
         times, pitches = config.grid
+        step = config.patch[0] * config.spectrogram.hop
+        if raw.shape[1] < config.samples:
+            times = min(times, -(-raw.shape[1] // step))
         mels = mels[:, : times * config.patch[0]]
         values = rearrange(mels, "b (t f) (m p) -> b (t m) (f p)", f=config.patch[0], p=config.bands_per_patch)
         if real is not None:
-            starts = np.arange(times) * config.patch[0] * config.spectrogram.hop
-            real = jnp.repeat(real[:, np.minimum(starts, config.samples - 1)], pitches, axis=1)
-        return self.embed(values, grid_at(jnp.arange(config.tokens), config.grid), real)
+            starts = np.minimum(np.arange(times) * step, config.samples - 1)
+            real = jnp.repeat(real[:, starts], pitches, axis=1)
+        return self.embed(values, grid_at(jnp.arange(times * pitches), config.grid), real)

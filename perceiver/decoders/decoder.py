@@ -2,14 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from perceiver.attention import Block, CrossAttend
-from perceiver.decoders.heads import Head
+from perceiver.decoders.folding import folded
+from perceiver.decoders.heads import Head, LinearHead
 from perceiver.decoders.queries import Query
 from perceiver.errors import ConfigError, InputError
 from perceiver.tokens import Tokens
@@ -230,6 +231,17 @@ class Decoder(nnx.Module):
         decoded = cross(queries.values, Tokens(latents), looking=looking, key=key)
         return Tokens(self.head(decoded, tables), queries.mask).cleared().values
 
+    def _folded(self, latents: Array, trunk: "TrunkModule | None") -> Callable[[Array], Array] | None:
+        """Queries to answers as in `folding`, for heads that are one linear map."""
+        head, cross, maps = self.head, self.cross if trunk is None else trunk.cross, []
+        if not isinstance(head, LinearHead):
+            return None
+        if trunk is not None and trunk.project is not None:
+            maps.append(trunk.project)
+        padding = self.padding[...] if hasattr(self, "padding") else None
+        fast = folded(cross, latents, padding, [*maps, head.linear])
+        return lambda queries: head.scaled(fast(queries))
+
     def _count(self, at: Array | None, tokens: Mapping[str, Tokens]) -> int:
         if at is not None:
             return at.shape[_axis(at)]
@@ -241,6 +253,7 @@ class Decoder(nnx.Module):
 
     def _chunks(self, latents, tokens, tables, at, looking, trunk, key, count: int, chunk: int) -> Array:
         """Decode `chunk` queries at a time; the last chunk is filled with repeats that are thrown away."""
+        fast = self._folded(latents, trunk) if key is None and looking is None else None
         at = jnp.arange(count) if at is None else at
         axis = _axis(at)
         pieces = -(-count // chunk)
@@ -250,7 +263,11 @@ class Decoder(nnx.Module):
             number, chosen = inputs
             here = None if key is None else jax.random.fold_in(key, number)
             seeing = None if looking is None else jnp.take(looking, chosen, axis=1)
-            return self._some(latents, tokens, tables, jnp.take(at, chosen, axis=axis), seeing, trunk, here)
+            some = jnp.take(at, chosen, axis=axis)
+            if fast is not None:
+                queries = self.query(latents.shape[0], some, tokens)
+                return Tokens(fast(queries.values), queries.mask).cleared().values
+            return self._some(latents, tokens, tables, some, seeing, trunk, here)
 
         out = jax.lax.map(piece, (jnp.arange(pieces), rows))
         out = jnp.moveaxis(out, 0, 1)

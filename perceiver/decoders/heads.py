@@ -49,7 +49,11 @@ class LinearHead(nnx.Module):
 
     def __call__(self, x: Float[Array, "b q c"], tables: Mapping[str, Array]) -> Float[Array, "b q o"]:
         """[b, q, c] -> [b, q, width] float32."""
-        y = self.linear(x).astype(jnp.float32)
+        return self.scaled(self.linear(x))
+
+    def scaled(self, y: Float[Array, "b q o"]) -> Float[Array, "b q o"]:
+        """What the linear map gives, in the target's own units, float32."""
+        y = y.astype(jnp.float32)
         if not self.mean:
             return y
         return y * jnp.asarray(self.std, jnp.float32) + jnp.asarray(self.mean, jnp.float32)

@@ -67,15 +67,15 @@ class Trainer:
     def start(self) -> TrainState:
         """A fresh state."""
         parameters, statistics = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
-        # Copied, since the step gives away the buffers of its argument and no two leaves may share one.
-        ema = None if self.experiment.ema is None else jax.tree.map(jnp.copy, parameters)
-        optimizer = self.experiment.optimizer.init(parameters)
+        ema = None if self.experiment.ema is None else _copied(parameters)
+        # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
+        optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
         return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema)
 
     def model(self, state: TrainState) -> Perceiver:
         """The model to evaluate: the average where one is kept. It owns its arrays, so training may go on."""
         kept = state.parameters if state.ema is None else state.ema
-        return nnx.merge(self.graph, *jax.tree.map(jnp.copy, (kept, state.statistics)))
+        return nnx.merge(self.graph, *_copied((kept, state.statistics)))
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         self.compilations += 1  # runs when JAX traces, which is once per compilation
@@ -99,6 +99,12 @@ class Trainer:
         assert self.experiment.ema is not None
         decay = jnp.minimum(self.experiment.ema, (1.0 + step) / (10.0 + step))
         return optax.incremental_update(parameters, ema, 1.0 - decay)
+
+
+@jax.jit
+def _copied(tree: Any) -> Any:
+    """The same arrays in buffers of their own: a step gives away those of its argument, and no two may share one."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20) -> Outcome:

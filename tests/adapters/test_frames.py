@@ -29,6 +29,22 @@ def test_without_surroundings_a_token_is_the_pixel_in_both_frames():
     np.testing.assert_allclose(values.values[..., :4], expected, atol=1e-6)
 
 
+def test_a_token_holds_the_surroundings_of_its_pixel_in_both_frames():
+    pair = (PAIR[:1] / 255).astype(np.float32)
+    tokens = built(p.FramePair((4, 5, 2), project=None, position=p.Fourier(1)))(pair).values
+    inner = [pair[0, t, 1:4, 2:5].ravel() for t in (0, 1)]  # around row 2, column 3
+    np.testing.assert_allclose(tokens[0, 2 * 5 + 3, :36], np.concatenate(inner), atol=1e-6)
+
+
+def test_frames_are_read_in_pairs(tmp_path):
+    frames = np.random.default_rng(1).integers(0, 256, (2, 4, 5, 3), dtype=np.uint8)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, frame in zip(paths, frames, strict=True):
+        write_png(path, frame)
+    for source in (paths, f"{paths[0]},{paths[1]}"):
+        np.testing.assert_array_equal(p.FramePair((4, 5, 3)).load(source)[0], frames)
+
+
 def test_what_a_mask_hides_does_not_matter():
     floats = (PAIR / 255).astype(np.float32)
     check_masked_elements_do_not_matter(SMALL, floats, np.array([True, False]), np.nan)

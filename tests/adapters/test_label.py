@@ -27,7 +27,9 @@ def test_the_weights_of_an_absent_label_do_not_matter():
     spoilt = np.where(mask[:, None], WEIGHTS, np.float32("nan"))
     np.testing.assert_array_equal(encode(spoilt, mask), encode(WEIGHTS, mask))
     assert all(np.isfinite(leaf).all() for leaf in gradient(spoilt, mask))
-    np.testing.assert_array_equal(built(ANIMALS)(WEIGHTS, mask[:, None]).mask, mask[:, None])
+    hidden = built(ANIMALS)(WEIGHTS, mask[:, None])
+    np.testing.assert_array_equal(hidden.mask, mask[:, None])
+    np.testing.assert_array_equal(hidden.values[1], 0)
 
 
 @pytest.mark.parametrize(

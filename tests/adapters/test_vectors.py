@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ RAW = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
 
 def test_fewer_vectors_are_the_same_as_a_mask():
     assert built(SMALL)(RAW[:, :2]).values.shape == (2, 2, SMALL.channels)
+    np.testing.assert_array_equal(built(SMALL)(RAW).values, RAW)
     encode, _ = encoding(SMALL)
     close(encode(RAW[:, :2]), encode(RAW, np.broadcast_to(np.arange(4) < 2, (2, 4))))
 
@@ -63,7 +66,13 @@ def test_a_source_that_does_not_fit_is_refused(source, message):
         SMALL.load(source)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v"])
+def pickled():
+    file = io.BytesIO()
+    np.save(file, np.array([{}]), allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00v", pickled()])
 def test_a_file_that_holds_no_array_is_refused(content, tmp_path):
     (tmp_path / "features.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"expected (content|an \.npy file without pickled objects)"):

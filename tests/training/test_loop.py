@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,10 @@ from perceiver import (
     Image,
     InputError,
     PerceiverConfig,
+    Pooled,
     from_pretrained,
 )
+from perceiver.inference import ask
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import iterate, training_stream
 from perceiver.training.checkpoints import Checkpoints
@@ -35,7 +38,7 @@ def tiny_experiment(*, channels=16, compute=Compute.FLOAT32, optimizer=None, ema
     config = PerceiverConfig(
         inputs={"image": Image((4, 4, 1), position=Fourier(2))},
         encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2)),
-        outputs={"label": Classes(3)},
+        outputs={"label": Pooled(Classes(3))},  # no cross-attend: most of a step's compilation is its parameters
         compute=compute,
     )
 
@@ -51,7 +54,7 @@ def tiny_experiment(*, channels=16, compute=Compute.FLOAT32, optimizer=None, ema
         return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
     def validate(model):
-        return {"accuracy": float((model({"image": images})["label"].argmax(-1) == labels).mean())}
+        return {"accuracy": float((ask(model, {"image": images})["label"].argmax(-1) == labels).mean())}
 
     given = {
         "name": "tiny",
@@ -94,23 +97,41 @@ def equal(left, right):
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("make", [lambda: None, lambda: lamb(1e-3)], ids=["adamw accumulated", "lamb"])
-def test_train_2_and_resume_2_equals_train_4_bit_for_bit(tmp_path, make):
-    whole = fit(tiny_experiment(optimizer=make()), tmp_path / "whole", log_every=1)
-    first = fit(tiny_experiment(optimizer=make()), tmp_path / "parts", stop_at=2, log_every=1)
-    second = fit(tiny_experiment(optimizer=make()), tmp_path / "parts", log_every=1)
+def lambs():
+    return tiny_experiment(optimizer=lamb(1e-3))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run of tiny_experiment(), how it ended and its last state; to be copied before it is changed."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, fit(tiny_experiment(), workdir, log_every=1), final_state(tiny_experiment(), workdir)
+
+
+@pytest.fixture
+def finished(whole, tmp_path):
+    """A copy of that run."""
+    return shutil.copytree(whole[0], tmp_path / "finished")
+
+
+@pytest.mark.parametrize("make", [tiny_experiment, lambs], ids=["adamw accumulated", "lamb"])
+def test_train_2_and_resume_2_equals_train_4_bit_for_bit(tmp_path, make, whole):
+    if make is lambs:
+        workdir = tmp_path / "whole"
+        whole = workdir, fit(make(), workdir, log_every=1), final_state(make(), workdir)
+    workdir, outcome, state = whole
+    first = fit(make(), tmp_path / "parts", stop_at=2, log_every=1)
+    second = fit(make(), tmp_path / "parts", log_every=1)
     assert (first.step, first.finished, second.step, second.finished) == (2, False, 4, True)
-    states = [final_state(tiny_experiment(optimizer=make()), tmp_path / name) for name in ("whole", "parts")]
-    assert equal(*states)
-    assert (whole.best, whole.best_step) == (second.best, second.best_step)
-    assert log_without_rates(tmp_path / "whole") == log_without_rates(tmp_path / "parts")
-    models = [from_pretrained(tmp_path / name) for name in ("whole", "parts")]
+    assert equal(state, final_state(make(), tmp_path / "parts"))
+    assert (outcome.best, outcome.best_step) == (second.best, second.best_step)
+    assert log_without_rates(workdir) == log_without_rates(tmp_path / "parts")
+    models = [from_pretrained(name) for name in (workdir, tmp_path / "parts")]
     probe = {"image": np.ones((1, 4, 4, 1), np.float32)}
-    assert np.array_equal(models[0](probe)["label"], models[1](probe)["label"])
+    assert np.array_equal(*[ask(model, probe)["label"] for model in models])
 
 
-def test_a_crash_between_checkpoints_loses_only_the_steps_since(tmp_path):
-    fit(tiny_experiment(), tmp_path / "whole", log_every=1)
+def test_a_crash_between_checkpoints_loses_only_the_steps_since(tmp_path, whole):
     crashing = tiny_experiment()
     calls = []
 
@@ -125,20 +146,18 @@ def test_a_crash_between_checkpoints_loses_only_the_steps_since(tmp_path):
     with Checkpoints(tmp_path / "parts" / "checkpoints") as checkpoints:
         assert checkpoints.newest == 2
     fit(tiny_experiment(), tmp_path / "parts", log_every=1)
-    assert equal(*[final_state(tiny_experiment(), tmp_path / name) for name in ("whole", "parts")])
-    assert log_without_rates(tmp_path / "whole") == log_without_rates(tmp_path / "parts")
+    workdir, _, state = whole
+    assert equal(state, final_state(tiny_experiment(), tmp_path / "parts"))
+    assert log_without_rates(workdir) == log_without_rates(tmp_path / "parts")
 
 
-def test_another_seed_trains_other_parameters(tmp_path):
-    for seed in (0, 1):
-        fit(tiny_experiment(seed=seed), tmp_path / str(seed))
-    assert not equal(*[final_state(tiny_experiment(), tmp_path / name) for name in ("0", "1")])
+def test_another_seed_trains_other_parameters(tmp_path, whole):
+    fit(tiny_experiment(seed=1), tmp_path)
+    assert not equal(whole[2].parameters, final_state(tiny_experiment(), tmp_path).parameters)
 
 
-def test_a_run_compiles_its_step_once(tmp_path):
-    outcome = fit(tiny_experiment(steps=6), tmp_path)
-    assert outcome.compilations == 1
-    assert outcome.step == 6
+def test_a_run_compiles_its_step_once(whole):
+    assert (whole[1].compilations, whole[1].step) == (1, STEPS)
 
 
 def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
@@ -151,12 +170,11 @@ def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
     assert all(np.isfinite(line["loss"]) for line in log_without_rates(tmp_path) if line["group"] == "train")
 
 
-def test_a_finished_run_is_left_alone(tmp_path):
-    fit(tiny_experiment(), tmp_path)
-    before = log_without_rates(tmp_path)
-    outcome = fit(tiny_experiment(), tmp_path)
+def test_a_finished_run_is_left_alone(finished):
+    before = log_without_rates(finished)
+    outcome = fit(tiny_experiment(), finished)
     assert (outcome.step, outcome.finished, outcome.compilations) == (4, True, 0)
-    assert log_without_rates(tmp_path) == before
+    assert log_without_rates(finished) == before
 
 
 def test_the_best_validated_model_is_the_one_kept(tmp_path):
@@ -172,16 +190,14 @@ def test_the_best_validated_model_is_the_one_kept(tmp_path):
     assert np.array_equal(from_pretrained(tmp_path).encoder.latents[...], kept[1])
 
 
-def test_the_average_is_evaluated_and_differs_from_the_parameters(tmp_path):
-    experiment = tiny_experiment()
-    fit(experiment, tmp_path)
-    state = final_state(experiment, tmp_path)
+def test_the_average_is_evaluated_and_differs_from_the_parameters(whole):
+    experiment, state = tiny_experiment(), whole[2]
     assert not equal(state.ema, state.parameters)
     probe = {"image": np.ones((1, 4, 4, 1), np.float32)}
     kept = Trainer(experiment).model(state)
     averaged = jax.tree.leaves(state.ema)
     assert any(np.array_equal(kept.encoder.latents[...], leaf) for leaf in averaged)
-    assert np.isfinite(kept(probe)["label"]).all()
+    assert np.isfinite(ask(kept, probe)["label"]).all()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
@@ -189,12 +205,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
         fit(tiny_experiment(poison=jnp.nan), tmp_path, log_every=1)
 
 
-def test_checkpoints_of_another_model_are_refused_with_what_differs(tmp_path):
-    fit(tiny_experiment(), tmp_path)
+def test_checkpoints_of_another_model_are_refused_with_what_differs(finished):
     with pytest.raises(
         InputError, match=r"(?s)another model.*encoder\.latents.*expected shape \(4, 8\), got \(4, 16\)"
     ):
-        fit(tiny_experiment(channels=8), tmp_path)
+        fit(tiny_experiment(channels=8), finished)
 
 
 def test_a_missing_best_figure_is_an_error_that_lists_what_there_is(tmp_path):
