@@ -48,6 +48,7 @@ _HOMES = {
     "perceiver.model": ("Compute", "Latents", "Perceiver", "PerceiverConfig"),
     "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
     "perceiver.pretrained": ("from_pretrained",),
+    "perceiver.smaller": ("reduced",),
     "perceiver.spectrogram": ("Spectrogram",),
     "perceiver.tokens": ("Tokens",),
     "perceiver.zeroshot": ("classify",),
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     from perceiver.model import Compute, Latents, Perceiver, PerceiverConfig
     from perceiver.positions import Fourier, Learned, Projected, Refined
     from perceiver.pretrained import from_pretrained
+    from perceiver.smaller import reduced
     from perceiver.spectrogram import Spectrogram
     from perceiver.tokens import Tokens
     from perceiver.zeroshot import classify

@@ -12,7 +12,7 @@ from perceiver.attend import attend, attention_weights
 from perceiver.errors import ConfigError
 from perceiver.positions import rotate
 from perceiver.tokens import Tokens
-from perceiver.typing import Array, Bool, Float
+from perceiver.typing import Array, Bool, Float, Int
 
 EPSILON = 1e-5
 """Layer norm epsilon of every reference model."""
@@ -268,15 +268,25 @@ class Stack(nnx.Module):
         mask: Bool[Array, "#b #h #n n"] | None = None,
         *,
         angles: Array | None = None,
+        depth: Int[Array, ""] | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b n c"]:
-        """Same shape, through every layer. With remat the backward pass recomputes each layer."""
+        """Same shape, through every layer, or the first `depth` ones; that many may be a traced number.
+
+        With remat the backward pass recomputes each layer.
+        """
         graph, parameters = nnx.split(self.layers)
 
         def layer(x, inputs):
-            state, layer_key = inputs
-            return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key), None
+            state, layer_key, number = inputs
+
+            def run(x):
+                return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key)
+
+            # A condition, not a choice between two results: what is skipped costs no time.
+            return run(x) if depth is None else jax.lax.cond(number < depth, run, lambda x: x, x), None
 
         keys = None if key is None else jax.random.split(key, self.depth)
         step = jax.checkpoint(layer) if self.remat else layer
-        return jax.lax.scan(step, x, (parameters, keys))[0]
+        numbers = None if depth is None else jnp.arange(self.depth)
+        return jax.lax.scan(step, x, (parameters, keys, numbers))[0]

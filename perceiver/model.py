@@ -43,10 +43,12 @@ class Latents:
     """An encoded input: everything that decoding needs.
 
     values: [b, n, c]. tokens: the input tokens of the modalities that some query reads.
+    mask: [b, n] bool, False for latents that nothing may look at (see `Encoder.min_latents`); None shows all.
     """
 
     values: Float[Array, "b n c"]
     tokens: dict[str, Tokens]
+    mask: Bool[Array, "b n"] | None = None
 
 
 class ModelConfig(abc.ABC):
@@ -258,9 +260,11 @@ class Perceiver(Model):
         mask_key = None if key is None or not self.config.mask_rates else jax.random.fold_in(key, 2)
         tokens = self.tokenise(inputs, masks, key=key)
         tokens = self._drop_modalities(tokens, drop_key)
-        values = self.encoder(self.join(tokens, key=mask_key), key=encoder_key)
+        size = self.encoder.draw(None if key is None else jax.random.fold_in(key, 3))
+        values = self.encoder(self.join(tokens, key=mask_key), size=size, key=encoder_key)
         read = {decoder.config.source for decoder in self.decoders.values()}
-        return Latents(values, {name: part for name, part in tokens.items() if name in read})
+        tokens = {name: part for name, part in tokens.items() if name in read}
+        return Latents(values, tokens, size.shown(*values.shape[:2]))
 
     def decode(
         self,
@@ -300,6 +304,7 @@ class Perceiver(Model):
                     latents.tokens,
                     tables,
                     queries.get(name),
+                    shown=latents.mask,
                     looking=looking.get(name),
                     trunks=self.trunks,
                     key=own_key,

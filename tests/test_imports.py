@@ -19,6 +19,7 @@ LAYERS = [
     {"model"},
     {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts", "zeroshot"},
     {"saving", "objectives", "pipeline", "augment"},
+    {"smaller"},
     {"zoo"},
     {"pretrained"},
     {"inference"},
