@@ -21,12 +21,13 @@ from perceiver.decoders.decoder import Output, Pooled, Trunk
 from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError, InputError, naming
+from perceiver.quantised import Int8, Weights, store
 from perceiver.tokens import Tokens, concatenate
 from perceiver.typing import Array, Bool, Float, Raw
 
 
 class Compute(enum.Enum):
-    """What the network computes in; parameters, softmax and layer-norm statistics stay float32."""
+    """What the network computes in, however its weights are stored; softmax and layer-norm statistics stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -52,21 +53,31 @@ class Latents:
 
 
 class ModelConfig(abc.ABC):
-    """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`."""
+    """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`.
+
+    weights: how parameters are stored; a config that declares it as a field can be given to `perceiver.quantise`.
+    """
+
+    weights = Weights.FLOAT32
 
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised model; the same seed gives the same parameters."""
         # One compiled function instead of one small program per parameter, which would take seconds.
-        state = jax.jit(lambda key: nnx.state(self.initial(key)))(jax.random.key(seed))
+        state = jax.jit(lambda key: nnx.state(self._stored(key)))(jax.random.key(seed))
         return nnx.merge(nnx.graphdef(self.abstract()), state)
 
     def abstract(self) -> Any:
         """The model with shapes in place of parameters."""
-        return nnx.eval_shape(lambda: self.initial(jax.random.key(0)))
+        return nnx.eval_shape(lambda: self._stored(jax.random.key(0)))
+
+    def _stored(self, key: jax.Array) -> "Model":
+        model = self.initial(key)
+        store(model, self.weights)
+        return model
 
     @abc.abstractmethod
     def initial(self, key: jax.Array) -> "Model":
-        """The model, initialised eagerly: what `build` compiles."""
+        """The model with float32 parameters, initialised eagerly: what `build` compiles."""
 
 
 class Model(nnx.Module):
@@ -94,7 +105,7 @@ class PerceiverConfig(ModelConfig):
     modality_padding: learned channels that tell modalities apart, put behind the widest one's; the others get more,
         up to the same width (Perceiver IO, appendix A.2). Unused with a single input.
     modality_dropout: chance that training hides a whole modality of a sample; never all of them.
-    compute: dtype of the computation.
+    compute: dtype of the computation. weights: how parameters are stored; training takes float32.
     """
 
     inputs: Mapping[str, Adapter]
@@ -105,6 +116,7 @@ class PerceiverConfig(ModelConfig):
     modality_padding: int = 4
     modality_dropout: float = 0.0
     compute: Compute = Compute.FLOAT32
+    weights: Weights = Weights.FLOAT32
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -384,8 +396,14 @@ class Perceiver(Model):
 
 
 def parameter_count(module: nnx.Module) -> int:
-    """Number of trained numbers."""
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    """Number of trained numbers, however they are stored."""
+    state = nnx.state(module, nnx.Param)
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, Int8)))
+
+
+def parameter_bytes(module: nnx.Module) -> int:
+    """Memory that the trained numbers take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
 def presence_of(inputs: Mapping[str, Any]) -> dict[str, Array]:

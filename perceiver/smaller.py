@@ -1,13 +1,38 @@
-"""A trained model made smaller: fewer latents and layers."""
+"""A trained model made smaller: weights in fewer bits, fewer latents and layers."""
 
 import dataclasses
 from typing import Any
 
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError
-from perceiver.model import Perceiver, PerceiverConfig
+from perceiver.model import Compute, Model, Perceiver, PerceiverConfig
+from perceiver.quantised import Weights, store
+from perceiver.saving import float32_weights, with_weights
 from perceiver.saving import weights as weights_of
-from perceiver.saving import with_weights
+
+
+def quantise(model: Model, weights: Weights, compute: Compute | None = None) -> Any:
+    """The same model with its weights stored in fewer bits, and perhaps another dtype of the computation.
+
+    Any model, wherever it came from; it is saved and loaded as any other, in a half or a quarter of the bytes. Which
+    parameters are concerned: see `Weights`; what is done to them, and why by code of our own: see perceiver/quantised.py.
+
+    weights: FLOAT32 turns a model back into one that can be trained and written for transformers; what was rounded away
+        stays away.
+    compute: None keeps it. BFLOAT16 halves the memory of what lies between the layers, and is what the units for
+        matrices of GPUs and TPUs are fast at; CPUs mostly are not.
+
+    Raises:
+        ConfigError: a config class of your own that has no fields `weights` and `compute`.
+    """
+    given = model.config
+    if missing := {"weights", "compute"} - {field.name for field in dataclasses.fields(given)}:
+        raise ConfigError(f"{type(given).__name__}: expected fields weights and compute, lacks {', '.join(missing)}")
+    config = dataclasses.replace(given, weights=weights, compute=given.compute if compute is None else compute)
+    plain = dataclasses.replace(config, weights=Weights.FLOAT32)
+    stored = with_weights(plain, float32_weights(model), "quantise")
+    store(stored, weights)
+    return with_weights(config, weights_of(stored), "quantise")
 
 
 def reduced(model: Perceiver, latents: int | None = None, depth: int | None = None) -> Perceiver:

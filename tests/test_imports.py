@@ -13,7 +13,7 @@ ROOT = pathlib.Path(perceiver.__file__).parent
 LAYERS = [
     {"errors", "typing"},
     {"config", "tokens", "positions", "attend", "spectrogram", "patches", "convolutions", "io", "hub", "flow"},
-    {"attention"},
+    {"attention", "quantised"},
     {"adapters", "encoder"},
     {"decoders"},
     {"model"},
