@@ -21,7 +21,8 @@ from perceiver.typing import Array, Bool, Float, Int
 class ImageClassifierConfig(ModelConfig):
     """A vision tower and one linear map to classes (ViT, arXiv 2010.11929).
 
-    image: the tower. classes: how many, and their names. compute: dtype of the computation. weights: how parameters are stored.
+    image: the tower. classes: how many, and their names. compute: dtype of the computation. weights: how parameters
+    are stored.
     """
 
     image: VisionTower
@@ -109,7 +110,8 @@ class DualEncoderConfig(ModelConfig):
     """A vision tower and a text tower whose answers are compared: CLIP (arXiv 2103.00020), SigLIP (2303.15343).
 
     image, text: the towers. image_projection, text_projection: from each into the joint space; None takes a tower's
-    answer as it is. contrast: how similarities are read. compute: dtype of the computation. weights: how parameters are stored.
+    answer as it is. contrast: how similarities are read. compute: dtype of the computation. weights: how parameters
+    are stored.
     """
 
     image: VisionTower

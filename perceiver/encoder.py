@@ -113,7 +113,8 @@ class LatentEncoder(nnx.Module):
             return WHOLE
         latents_key, depth_key = jax.random.split(key)
         return Size(
-            _between(latents_key, config.min_latents, config.latents), _between(depth_key, config.min_depth, config.depth)
+            _between(latents_key, config.min_latents, config.latents),
+            _between(depth_key, config.min_depth, config.depth),
         )
 
     def __call__(self, tokens: Tokens, *, size: Size = WHOLE, key: jax.Array | None = None) -> Float[Array, "b n c"]:

@@ -1,12 +1,12 @@
 """Weights in fewer bits: what is stored so, how it is read back, and which parameters it concerns.
 
 Weight-only: a parameter is stored as bfloat16, or as int8 with one float32 scale for each output channel (symmetric,
-rounded to the nearest; arXiv 2004.09602, sections 3 and 4), and every read gives float32, so that no module knows of it.
-The float32 copy lives for one layer at a time, since stacked layers run as a scan.
+rounded to the nearest; arXiv 2004.09602, sections 3 and 4). Every read gives float32, so that no module knows of it;
+the float32 copy lives for one layer at a time, since stacked layers run as a scan.
 
 Why not a library: qwix 0.1.8 finds weights by replacing JAX's functions while the model runs once. On a Perceiver that
-ends in an AttributeError (it breaks the iteration over nnx.Dict), and where a stack of layers is split and merged inside
-of a scan, as all of ours are, it silently leaves them float32. AQT 0.9.0 stores integers for flax.linen only.
+ends in an AttributeError (it breaks the iteration over nnx.Dict), and where a stack of layers is split and merged in a
+scan, as all of ours are, it silently leaves them float32. AQT 0.9.0 stores integers for flax.linen only.
 """
 
 import dataclasses

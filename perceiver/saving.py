@@ -45,7 +45,7 @@ STORED = nnx.Any(nnx.Param, nnx.BatchStat)
 CONFIG, HOST, WEIGHTS, MANIFEST = "config.json", "preprocessing.json", "model.safetensors", "MANIFEST.json"
 FORMAT = 1
 DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I32": np.int32, "I8": np.int8}
-"""Of the tensors in a file, by their names there. A model holds no float16, so such a file is told what it should be."""
+"""Of the tensors in a file, by their names there. No model holds float16, so its error says what it should be."""
 
 
 def known_types() -> list[type]:
@@ -233,7 +233,7 @@ def with_weights(config: ModelConfig, tensors: "Mapping[str, ArrayLike]", where:
 
 
 def flatten(state: Any) -> "dict[str, Array]":
-    """Parameters by dotted path, such as encoder.towers.0.layers.mlp.widen.kernel; in int8, that .numbers and .scale."""
+    """Parameters by dotted path, such as encoder.towers.0.layers.mlp.widen.kernel, with .numbers and .scale in int8."""
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 

@@ -15,10 +15,10 @@ def quantise(model: Model, weights: Weights, compute: Compute | None = None) -> 
     """The same model with its weights stored in fewer bits, and perhaps another dtype of the computation.
 
     Any model, wherever it came from; it is saved and loaded as any other, in a half or a quarter of the bytes. Which
-    parameters are concerned: see `Weights`; what is done to them, and why by code of our own: see perceiver/quantised.py.
+    parameters are concerned: see `Weights`. What is done to them, and why by code of our own: see `quantised.py`.
 
-    weights: FLOAT32 turns a model back into one that can be trained and written for transformers; what was rounded away
-        stays away.
+    weights: FLOAT32 turns a model back into one that can be trained and written for transformers; what was rounded
+        away stays away.
     compute: None keeps it. BFLOAT16 halves the memory of what lies between the layers, and is what the units for
         matrices of GPUs and TPUs are fast at; CPUs mostly are not.
 
@@ -65,7 +65,7 @@ def _reduced_config(config: PerceiverConfig, latents: int | None, depth: int | N
     return dataclasses.replace(config, encoder=dataclasses.replace(encoder, **changes))
 
 
-def _choice(encoder: Encoder, name: str, wanted: int | None) -> dict[str, int]:
+def _choice(encoder: Encoder, name: str, wanted: int | None) -> dict[str, Any]:
     most, least = getattr(encoder, name), getattr(encoder, f"min_{name}")
     if wanted is None or wanted == most:
         return {}

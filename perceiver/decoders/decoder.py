@@ -144,7 +144,16 @@ class PooledDecoder(nnx.Module):
         self.head = config.head.build(latent_channels, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, latents: Float[Array, "b n c"], tokens, tables, at=None, *, shown=None, looking=None, trunks=None, key=None
+        self,
+        latents: Float[Array, "b n c"],
+        tokens,
+        tables,
+        at=None,
+        *,
+        shown=None,
+        looking=None,
+        trunks=None,
+        key=None,
     ) -> Array:
         """See Decoder; there is nothing to choose from."""
         if at is not None or looking is not None:
@@ -196,8 +205,8 @@ class Decoder(nnx.Module):
         """Decode. at: see the query's class; None asks everything. tokens: the inputs' own, where a query needs them.
 
         A masked query (padding of the input it comes from) is answered with zeros. One that is False in `looking`
-        sees nothing of the latents; what it gets comes from itself and the biases, as in the reference. shown: False for
-        latents that no query may look at.
+        sees nothing of the latents; what it gets comes from itself and the biases, as in the reference. shown: False
+        for latents that no query may look at.
         """
         batch, chunk = latents.shape[0], self.config.chunk
         at = None if at is None else jnp.asarray(at)
