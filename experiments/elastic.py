@@ -153,7 +153,7 @@ def draw(hits: Mapping[Any, Sequence[float]], times: Mapping[Any, float], path: 
     axes = figure.add_subplot()
     for depth in DEPTHS:
         keys = [("elastic", f"{n} latents, depth {depth}", "float32") for n in LATENTS]
-        means, deviations = [np.mean(hits[k]) for k in keys], [np.std(hits[k]) for k in keys]
+        means, deviations = [np.mean(hits[k]) for k in keys], [np.std(hits[k], ddof=len(hits[k]) > 1) for k in keys]
         axes.errorbar([times[k] for k in keys], means, deviations, marker="o", capsize=2, label=f"depth {depth}")
         for count, key, mean in zip(LATENTS, keys, means, strict=True):
             axes.annotate(str(count), (times[key], mean), textcoords="offset points", xytext=(4, -11), fontsize=8)

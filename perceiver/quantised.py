@@ -61,6 +61,8 @@ class LightParam(nnx.Param):
     def get_value(self, *, index: Any = ...) -> Array:
         """The parameter, or what `index` takes of it, in float32."""
         stored = self.get_raw_value()
+        if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(stored)):
+            return stored  # what stands for arrays where only shapes are known, or where a model is printed
         if isinstance(stored, Int8):
             return (stored.numbers.astype(jnp.float32) * stored.scale)[index]
         return stored.astype(jnp.float32)[index]

@@ -86,6 +86,7 @@ def test_matrices_and_tables_are_stored_in_fewer_bits_and_vectors_are_not(model,
     assert not any(name.endswith((".bias", ".scale")) for name in light)
     assert "decoders.label.head.linear.kernel" not in light  # 64 x 3
     assert small.encoder.latents[...].dtype == jnp.float32
+    assert "AttributeError" not in repr(small)
     assert parameter_count(small) == parameter_count(model)
     share = parameter_bytes(small) / parameter_bytes(model)
     assert share < (0.52 if weights is p.Weights.BFLOAT16 else 0.3)
@@ -100,7 +101,7 @@ def test_a_model_in_fewer_bits_comes_back_bit_for_bit(model, weights, compute, t
     assert again.config == small.config
     same(as_stored(again), as_stored(small))
     size = (tmp_path / "model" / "model.safetensors").stat().st_size
-    assert size < parameter_bytes(small) + 10_000  # and the header
+    assert size < parameter_bytes(small) + 20_000  # and the header
 
 
 def test_answers_stay_close(model):
