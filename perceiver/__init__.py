@@ -49,6 +49,8 @@ _HOMES = {
     "perceiver.model": ("Compute", "Latents", "Perceiver", "PerceiverConfig"),
     "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
     "perceiver.pretrained": ("from_pretrained",),
+    "perceiver.quantised": ("Weights",),
+    "perceiver.smaller": ("quantise", "reduced"),
     "perceiver.spectrogram": ("Spectrogram",),
     "perceiver.tokens": ("Tokens",),
     "perceiver.zeroshot": ("classify",),
@@ -112,6 +114,8 @@ if TYPE_CHECKING:
     from perceiver.model import Compute, Latents, Perceiver, PerceiverConfig
     from perceiver.positions import Fourier, Learned, Projected, Refined
     from perceiver.pretrained import from_pretrained
+    from perceiver.quantised import Weights
+    from perceiver.smaller import quantise, reduced
     from perceiver.spectrogram import Spectrogram
     from perceiver.tokens import Tokens
     from perceiver.zeroshot import classify

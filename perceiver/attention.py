@@ -16,7 +16,7 @@ from perceiver.positions import rotate
 from perceiver.products import product
 from perceiver.tiles import SAVED
 from perceiver.tokens import Tokens
-from perceiver.typing import Array, Bool, Float
+from perceiver.typing import Array, Bool, Float, Int
 
 EPSILON = 1e-5
 """Layer norm epsilon of every reference model."""
@@ -311,9 +311,10 @@ class Stack(nnx.Module):
         mask: Bool[Array, "#b #h #n n"] | None = None,
         *,
         angles: Array | None = None,
+        depth: Int[Array, ""] | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b n c"]:
-        """Same shape, through every layer.
+        """Same shape, through every layer, or the first `depth` ones; that many may be a traced number.
 
         With remat the backward pass recomputes each layer from its input. Without, only the results of the linear maps
         and of attention are kept: the rest is cheaper to recompute than to store and to fetch.
@@ -321,9 +322,15 @@ class Stack(nnx.Module):
         graph, parameters = nnx.split(self.layers)
 
         def layer(x, inputs):
-            state, layer_key = inputs
-            return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key), None
+            state, layer_key, number = inputs
+
+            def run(x):
+                return nnx.merge(graph, state)(x, mask, angles=angles, key=layer_key)
+
+            # A condition, not a choice between two results: what is skipped costs no time.
+            return run(x) if depth is None else jax.lax.cond(number < depth, run, lambda x: x, x), None
 
         keys = None if key is None else jax.random.split(key, self.depth)
         step = jax.checkpoint(layer, policy=None if self.remat else _PRODUCTS)
-        return jax.lax.scan(step, x, (parameters, keys))[0]
+        numbers = None if depth is None else jnp.arange(self.depth)
+        return jax.lax.scan(step, x, (parameters, keys, numbers))[0]

@@ -18,7 +18,7 @@ from rich.markdown import Markdown
 from rich.table import Table
 from tyro.conf import Positional
 
-from perceiver.cli_models import convert_words, inspect_words, predict_words
+from perceiver.cli_models import AS_IT_IS, Smaller, convert_words, inspect_words, predict_words
 from perceiver.console import fail, parse
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 
@@ -204,7 +204,10 @@ def _evaluate(words: list[str]) -> None:
 
 
 def evaluate(
-    run: Positional[Path], experiment: Path | None = None, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    run: Positional[Path],
+    smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
+    experiment: Path | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Compute a trained model's figures on its test split again, from the saved folder.
 
@@ -212,12 +215,14 @@ def evaluate(
         perceiver evaluate runs/digits
         perceiver evaluate runs/digits --json
         perceiver evaluate runs/digits --experiment my/digits.py
+        perceiver evaluate runs/digits --weights int8
 
     The figures come from the experiment that trained the model: experiments/NAME.py below the current folder,
     with the options of the run, unless another file is given.
 
     Args:
         run: Folder of the run, or the model folder in it.
+        smaller: How much of the model is used.
         experiment: The experiment's file, where it is not experiments/NAME.py.
         as_json: Print {"test": …} and nothing else on standard output.
     """
@@ -229,7 +234,7 @@ def evaluate(
     noted = read_json(workdir / "experiment.json") if (workdir / "experiment.json").is_file() else {}
     options = {k: v for k, v in dict(noted.get("arguments", {})).items() if k != "smoke"}
     test = load_experiment(experiment or _own_experiment(run, noted))(**options).test
-    scores = dict(test(from_pretrained(run)))
+    scores = dict(test(smaller.apply(from_pretrained(run))))
     if as_json:
         print(json.dumps({"test": scores}))
         return

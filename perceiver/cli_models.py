@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -13,6 +13,39 @@ from tyro.conf import Positional
 
 from perceiver.console import escape, parse
 from perceiver.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Smaller:
+    """How much of a model is used.
+
+    Attributes:
+        weights: Store weights in fewer bits, in memory and in what is written.
+        compute: What to compute in.
+        latents: Use the first so many latents, of a model that was trained with a choice.
+        depth: Use the first so many self-attends of each tower, likewise.
+    """
+
+    weights: Literal["float32", "bfloat16", "int8"] | None = None
+    compute: Literal["float32", "bfloat16"] | None = None
+    latents: int | None = None
+    depth: int | None = None
+
+    def apply(self, model: Any) -> Any:
+        """The model as it is asked for."""
+        from perceiver.model import Compute
+        from perceiver.quantised import Weights
+        from perceiver.smaller import quantise, reduced
+
+        if self.latents is not None or self.depth is not None:
+            model = reduced(model, self.latents, self.depth)
+        if self.weights is not None or self.compute is not None:
+            weights = model.config.weights if self.weights is None else Weights(self.weights)
+            model = quantise(model, weights, None if self.compute is None else Compute(self.compute))
+        return model
+
+
+AS_IT_IS = Smaller()
 
 # --- predict ----------------------------------------------------------------------------------------------------
 
@@ -84,6 +117,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
     def command(
         model: Positional[Path],
         inputs: Annotated[sources, tyro.conf.arg(name="")],  # type: ignore[valid-type]
+        smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
         out: Path = Path("answers"),
         as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     ) -> None:
@@ -99,6 +133,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         Args:
             model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
             inputs: What the model is to look at.
+            smaller: How much of the model is used.
             out: Folder for decoded pictures, sounds and answers.json.
             as_json: Print the answers as JSON and nothing else on standard output.
         """
@@ -110,7 +145,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         if not given:
             options = ", ".join(f"--{name}" for name in kinds)
             raise InputError(f"{model}: nothing to look at; give at least one of {options}")
-        answers = predict(loaded, given, out, names)
+        answers = predict(smaller.apply(loaded), given, out, names)
         if as_json:
             print(json.dumps(answers, ensure_ascii=False))
         else:
@@ -146,13 +181,20 @@ def convert_words(words: list[str]) -> None:
     parse(convert, words, "convert")
 
 
-def convert(model: Positional[str], folder: Positional[Path], revision: str | None = None, hub: bool = False) -> None:
+def convert(
+    model: Positional[str],
+    folder: Positional[Path],
+    smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
+    revision: str | None = None,
+    hub: bool = False,
+) -> None:
     """Write a model in another layout: published weights as a model folder, or a model for transformers.
 
     Examples:
         perceiver convert deepmind/language-perceiver models/language
         perceiver convert ~/downloads/imagenet_fourier_position_encoding.pystate models/imagenet
         perceiver convert models/language for-transformers --hub
+        perceiver convert models/language models/language-int8 --weights int8
 
     A model folder holds config.json, preprocessing.json, model.safetensors and their sha256. The Hub's layout is
     written only if a class of transformers computes the same; otherwise the error says where they differ.
@@ -160,12 +202,13 @@ def convert(model: Positional[str], folder: Positional[Path], revision: str | No
     Args:
         model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
         folder: Folder to write.
+        smaller: How much of the model is written.
         revision: Branch, tag or commit on the Hub.
         hub: Write the Hub's layout instead of a model folder.
     """
     from perceiver.pretrained import from_pretrained, write_hub
 
-    loaded = from_pretrained(model, revision)
+    loaded = smaller.apply(from_pretrained(model, revision))
     written = write_hub(loaded, folder) if hub else loaded.save(folder)
     Console().print(f"{escape(str(written))}: {type(loaded).__name__}, written and complete", highlight=False)
 

@@ -11,6 +11,7 @@ from perceiver.attention import split_key
 from perceiver.decoders.heads import Classes
 from perceiver.errors import ConfigError, InputError, naming
 from perceiver.model import Compute, Model, ModelConfig
+from perceiver.quantised import Weights
 from perceiver.tokens import check_array
 from perceiver.towers import TextTower, VisionTower
 from perceiver.typing import Array, Bool, Float, Int
@@ -20,12 +21,14 @@ from perceiver.typing import Array, Bool, Float, Int
 class ImageClassifierConfig(ModelConfig):
     """A vision tower and one linear map to classes (ViT, arXiv 2010.11929).
 
-    image: the tower. classes: how many, and their names. compute: dtype of the computation.
+    image: the tower. classes: how many, and their names. compute: dtype of the computation. weights: how parameters
+    are stored.
     """
 
     image: VisionTower
     classes: Classes
     compute: Compute = Compute.FLOAT32
+    weights: Weights = Weights.FLOAT32
 
     def initial(self, key: jax.Array) -> "VisionClassifier":
         """See ModelConfig."""
@@ -107,7 +110,8 @@ class DualEncoderConfig(ModelConfig):
     """A vision tower and a text tower whose answers are compared: CLIP (arXiv 2103.00020), SigLIP (2303.15343).
 
     image, text: the towers. image_projection, text_projection: from each into the joint space; None takes a tower's
-    answer as it is. contrast: how similarities are read. compute: dtype of the computation.
+    answer as it is. contrast: how similarities are read. compute: dtype of the computation. weights: how parameters
+    are stored.
     """
 
     image: VisionTower
@@ -116,6 +120,7 @@ class DualEncoderConfig(ModelConfig):
     text_projection: Projection | None = None
     contrast: Contrast = SoftmaxContrast()
     compute: Compute = Compute.FLOAT32
+    weights: Weights = Weights.FLOAT32
 
     def __post_init__(self) -> None:
         image = self.image.channels if self.image_projection is None else self.image_projection.channels

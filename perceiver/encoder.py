@@ -10,7 +10,7 @@ from flax import nnx
 from perceiver.attention import Block, CrossAttend, Stack, split_key
 from perceiver.errors import ConfigError
 from perceiver.tokens import Tokens
-from perceiver.typing import Array, Float
+from perceiver.typing import Array, Bool, Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Encoder:
     latents, channels: count and width of the latent array.
     cross, latent: the blocks' shapes. remat: recompute self-attends in the backward pass to save memory.
     latent_scale: standard deviation of the latents' truncated normal start.
+    min_latents, min_depth: in training, each call draws how many latents, and how many self-attends of each tower, take
+        part: evenly from this number up to all, and always the first ones, as Matryoshka queries (arXiv 2405.19315)
+        and nested dropout (1402.0915) do. `perceiver.reduced` then cuts the trained model down to any of these sizes.
+        None always uses all.
     """
 
     latents: int
@@ -37,6 +41,8 @@ class Encoder:
     towers: tuple[int, ...] = (0,)
     remat: bool = False
     latent_scale: float = 0.02
+    min_latents: int | None = None
+    min_depth: int | None = None
 
     def __post_init__(self) -> None:
         if min(self.latents, self.channels, self.depth) < 1:
@@ -50,10 +56,33 @@ class Encoder:
             used = set(getattr(self, name))
             if used != set(range(len(used))):
                 raise ConfigError(f"Encoder.{name} must number its weight sets 0, 1, 2, ..., got {sorted(used)}")
+        for name in ("latents", "depth"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, name)
+            if least is not None and not 1 <= least <= most:
+                raise ConfigError(f"Encoder.min_{name} must be in [1, {name} = {most}], got {least}")
 
     def build(self, in_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "LatentEncoder":
         """The module, for input tokens of the given width."""
         return LatentEncoder(self, in_channels, dtype=dtype, rngs=rngs)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much of an encoder takes part: the first `latents`, and the first `depth` self-attends of each tower.
+
+    Both are int32 scalars, which may be traced, so that sizes drawn at random share one program; None is all.
+    """
+
+    latents: Int[Array, ""] | None = None
+    depth: Int[Array, ""] | None = None
+
+    def shown(self, batch: int, latents: int) -> Bool[Array, "b n"] | None:
+        """True for the latents that take part, once per sample; None where all do."""
+        return None if self.latents is None else jnp.broadcast_to(jnp.arange(latents) < self.latents, (batch, latents))
+
+
+WHOLE = Size()
 
 
 class LatentEncoder(nnx.Module):
@@ -77,13 +106,24 @@ class LatentEncoder(nnx.Module):
             ]
         )
 
-    def __call__(self, tokens: Tokens, *, key: jax.Array | None = None) -> Float[Array, "b n c"]:
-        """Encode. key: randomness for dropout; None for evaluation."""
+    def draw(self, key: jax.Array | None) -> Size:
+        """A size for one step of training, see `Encoder.min_latents`; all without a key, which means evaluation."""
+        config = self.config
+        if key is None:
+            return WHOLE
+        latents_key, depth_key = jax.random.split(key)
+        return Size(
+            _between(latents_key, config.min_latents, config.latents),
+            _between(depth_key, config.min_depth, config.depth),
+        )
+
+    def __call__(self, tokens: Tokens, *, size: Size = WHOLE, key: jax.Array | None = None) -> Float[Array, "b n c"]:
+        """Encode. size: how much takes part; what the latents beyond it hold means nothing. key: for dropout."""
         x = self.start(tokens)
         plan = itertools.zip_longest(self.config.cross_attends, self.config.towers)
         for (cross, tower), repeats in [(step, len(list(run))) for step, run in itertools.groupby(plan)]:
             here, key = split_key(key, 2)
-            x = self._blocks(x, tokens, cross, tower, repeats, here)
+            x = self._blocks(x, tokens, size, cross, tower, repeats, here)
         return x
 
     def start(self, tokens: Tokens) -> Float[Array, "b n c"]:
@@ -91,16 +131,23 @@ class LatentEncoder(nnx.Module):
         latents = self.latents[...].astype(tokens.values.dtype)
         return jnp.broadcast_to(latents, (tokens.values.shape[0], *latents.shape))
 
-    def _blocks(self, x, tokens: Tokens, cross: int | None, tower: int, repeats: int, key):
+    def _blocks(self, x, tokens: Tokens, size: Size, cross: int | None, tower: int, repeats: int, key):
         """`repeats` blocks with the same weights, as a scan so that they compile once."""
+        shown = size.shown(1, x.shape[1])
+        mask = None if shown is None else shown[:, None, None]
 
         def block(x, block_key):
             cross_key, tower_key = split_key(block_key, 2)
             if cross is not None:
                 x = self.cross[cross](x, tokens, key=cross_key)
-            return self.towers[tower](x, key=tower_key), None
+            return self.towers[tower](x, mask, depth=size.depth, key=tower_key), None
 
         if repeats == 1:
             return block(x, key)[0]
         keys = None if key is None else jax.random.split(key, repeats)
         return jax.lax.scan(block, x, keys, length=repeats)[0]
+
+
+def _between(key: jax.Array, least: int | None, most: int) -> Int[Array, ""] | None:
+    """A number from `least` to `most`, each as likely; None where there is no choice."""
+    return None if least in (None, most) else jax.random.randint(key, (), least, most + 1)

@@ -18,6 +18,7 @@ from perceiver.config import suggestion
 from perceiver.errors import ConfigError, InputError, naming
 from perceiver.hierarchical_blocks import TABLE, GroupedCrossAttend, Grouping, Layout, Level, Regroup
 from perceiver.model import Compute, Model, ModelConfig
+from perceiver.quantised import Weights
 from perceiver.tokens import check_array
 from perceiver.typing import Array, Float
 
@@ -55,7 +56,7 @@ class HierarchicalConfig(ModelConfig):
         reconstructed from what it thinks.
     project_positions: a learned linear map on the position table of each input.
     regroup: how groups change between levels. grouping: how inputs share the groups of the first one.
-    head: the look that reconstructs. compute: dtype of the computation.
+    head: the look that reconstructs. compute: dtype of the computation. weights: how parameters are stored.
     """
 
     inputs: tuple[Signal, ...]
@@ -67,6 +68,7 @@ class HierarchicalConfig(ModelConfig):
     grouping: Grouping = Grouping.SEPARATE
     head: Block = Block(residual=False, activation=Activation.SQUARED_RELU)
     compute: Compute = Compute.FLOAT32
+    weights: Weights = Weights.FLOAT32
 
     def __post_init__(self) -> None:
         names = [signal.name for signal in (*self.inputs, *self.labels)]

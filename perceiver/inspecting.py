@@ -11,7 +11,7 @@ from rich.table import Table
 from perceiver.attend import Problem, choose_backend
 from perceiver.attention import Block
 from perceiver.decoders.decoder import Output
-from perceiver.model import Model, Perceiver, PerceiverConfig, parameter_count
+from perceiver.model import Model, Perceiver, PerceiverConfig, parameter_bytes, parameter_count
 from perceiver.training.report import flat, spread
 
 
@@ -50,7 +50,10 @@ def _modules(model: Model) -> Table:
 
 def _parts(model: Perceiver) -> Table:
     config = model.config
-    table = Table(title=f"{parameter_count(model):,} parameters, computing in {config.compute.value}")
+    table = Table(
+        title=f"{parameter_count(model):,} parameters in {parameter_bytes(model):,} bytes ({config.weights.value}), "
+        f"computing in {config.compute.value}"
+    )
     for column in ("part", "kind", "tokens × channels", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
 
@@ -61,8 +64,10 @@ def _parts(model: Perceiver) -> Table:
         shape = f"{adapter.tokens} × {adapter.channels}"
         row(f"input {name}", type(adapter).__name__, shape, model.adapters[name])
     row("joined", "", f"… × {config.token_channels}", model.join)
-    latents = f"{config.encoder.latents} × {config.encoder.channels}"
-    blocks = f"{len(config.encoder.cross_attends)} cross, {len(config.encoder.towers)} × {config.encoder.depth} self"
+    encoder = config.encoder
+    latents = f"{_choice(encoder.min_latents, encoder.latents)} × {encoder.channels}"
+    depth = _choice(encoder.min_depth, encoder.depth)
+    blocks = f"{len(encoder.cross_attends)} cross, {len(encoder.towers)} × {depth} self"
     row("encoder", blocks, latents, model.encoder)
     for name, trunk in config.trunks.items():
         row(f"trunk {name}", "shared by outputs", f"… × {trunk.project or trunk.channels}", model.trunks[name])
@@ -72,6 +77,11 @@ def _parts(model: Perceiver) -> Table:
         kind = f"{type(output.head).__name__} of {asked}"
         row(f"output {name}", kind, shape, model.decoders[name])
     return table
+
+
+def _choice(least: int | None, most: int) -> str:
+    """A number, or the range that `perceiver.reduced` may choose from."""
+    return str(most) if least in (None, most) else f"{least}–{most}"
 
 
 def _attention(config: PerceiverConfig, batch: int) -> Table:

@@ -22,12 +22,13 @@ from perceiver.decoders.decoder import Output, Pooled, Trunk
 from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError, InputError, naming
+from perceiver.quantised import Int8, Weights, store
 from perceiver.tokens import Tokens, concatenate
 from perceiver.typing import Array, Bool, Float, Raw
 
 
 class Compute(enum.Enum):
-    """What the network computes in; parameters, softmax and layer-norm statistics stay float32."""
+    """What the network computes in, however its weights are stored; softmax and layer-norm statistics stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -44,14 +45,21 @@ class Latents:
     """An encoded input: everything that decoding needs.
 
     values: [b, n, c]. tokens: the input tokens of the modalities that some query reads.
+    mask: [b, n] bool, False for latents that nothing may look at (see `Encoder.min_latents`); None shows all.
     """
 
     values: Float[Array, "b n c"]
     tokens: dict[str, Tokens]
+    mask: Bool[Array, "b n"] | None = None
 
 
 class ModelConfig(abc.ABC):
-    """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`."""
+    """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`.
+
+    weights: how parameters are stored; a config that declares it as a field can be given to `perceiver.quantise`.
+    """
+
+    weights = Weights.FLOAT32
 
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised model; the same seed gives the same parameters."""
@@ -59,11 +67,17 @@ class ModelConfig(abc.ABC):
 
     def abstract(self) -> Any:
         """The model with shapes in place of parameters."""
-        return nnx.eval_shape(lambda: self.initial(jax.random.key(0)))
+        return nnx.eval_shape(lambda: self.stored(jax.random.key(0)))
+
+    def stored(self, key: jax.Array) -> "Model":
+        """The model as `weights` stores it, made eagerly."""
+        model = self.initial(key)
+        store(model, self.weights)
+        return model
 
     @abc.abstractmethod
     def initial(self, key: jax.Array) -> "Model":
-        """The model, initialised eagerly: what `build` compiles."""
+        """The model with float32 parameters, initialised eagerly: what `build` compiles."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -72,7 +86,7 @@ def _start(config: ModelConfig, key: jax.Array) -> nnx.State:
 
     Compiled once per config, since configs are hashable.
     """
-    return nnx.state(config.initial(key))
+    return nnx.state(config.stored(key))
 
 
 class Model(nnx.Module):
@@ -100,7 +114,7 @@ class PerceiverConfig(ModelConfig):
     modality_padding: learned channels that tell modalities apart, put behind the widest one's; the others get more,
         up to the same width (Perceiver IO, appendix A.2). Unused with a single input.
     modality_dropout: chance that training hides a whole modality of a sample; never all of them.
-    compute: dtype of the computation.
+    compute: dtype of the computation. weights: how parameters are stored; training takes float32.
     """
 
     inputs: Mapping[str, Adapter]
@@ -111,6 +125,7 @@ class PerceiverConfig(ModelConfig):
     modality_padding: int = 4
     modality_dropout: float = 0.0
     compute: Compute = Compute.FLOAT32
+    weights: Weights = Weights.FLOAT32
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -266,9 +281,11 @@ class Perceiver(Model):
         mask_key = None if key is None or not self.config.mask_rates else jax.random.fold_in(key, 2)
         tokens = self.tokenise(inputs, masks, key=key)
         tokens = self._drop_modalities(tokens, drop_key)
-        values = self.encoder(self.join(tokens, key=mask_key), key=encoder_key)
+        size = self.encoder.draw(None if key is None else jax.random.fold_in(key, 3))
+        values = self.encoder(self.join(tokens, key=mask_key), size=size, key=encoder_key)
         read = {decoder.config.source for decoder in self.decoders.values()}
-        return Latents(values, {name: part for name, part in tokens.items() if name in read})
+        tokens = {name: part for name, part in tokens.items() if name in read}
+        return Latents(values, tokens, size.shown(*values.shape[:2]))
 
     def decode(
         self,
@@ -308,6 +325,7 @@ class Perceiver(Model):
                     latents.tokens,
                     tables,
                     queries.get(name),
+                    shown=latents.mask,
                     looking=looking.get(name),
                     trunks=self.trunks,
                     key=own_key,
@@ -387,8 +405,14 @@ class Perceiver(Model):
 
 
 def parameter_count(module: nnx.Module) -> int:
-    """Number of trained numbers."""
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+    """Number of trained numbers, however they are stored."""
+    state = nnx.state(module, nnx.Param)
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(state, is_leaf=lambda leaf: isinstance(leaf, Int8)))
+
+
+def parameter_bytes(module: nnx.Module) -> int:
+    """Memory that the trained numbers take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
 
 
 def presence_of(inputs: Mapping[str, Any]) -> dict[str, Array]:

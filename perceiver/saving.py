@@ -17,8 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
 import perceiver.adapters
@@ -45,6 +44,8 @@ STORED = nnx.Any(nnx.Param, nnx.BatchStat)
 
 CONFIG, HOST, WEIGHTS, MANIFEST = "config.json", "preprocessing.json", "model.safetensors", "MANIFEST.json"
 FORMAT = 1
+DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I32": np.int32, "I8": np.int8}
+"""Of the tensors in a file, by their names there. No model holds float16, so its error says what it should be."""
 
 
 def known_types() -> list[type]:
@@ -191,11 +192,20 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Model:
             raise InputError(f"{Path(folder) / MANIFEST}: expected it to list {name}")
     trees = [parse(files[name], Path(folder) / name) for name in (CONFIG, HOST)]
     config = from_json(merge(*trees), ModelConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
+    where = str(Path(folder) / WEIGHTS)
+    return with_weights(config, _tensors(files[WEIGHTS], where), where)
+
+
+def _tensors(content: bytes, where: str) -> dict[str, np.ndarray]:
+    """Arrays by name, out of a file's content."""
     try:
-        tensors = load_tensors(files[WEIGHTS])
-    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that numpy does not have
-        raise InputError(f"{Path(folder) / WEIGHTS}: not safetensors of float32: {error}") from None
-    return with_weights(config, tensors, str(Path(folder) / WEIGHTS))
+        entries = deserialize(content)
+    except SafetensorError as error:
+        raise InputError(f"{where}: not safetensors: {error}") from None
+    unknown = sorted({entry["dtype"] for _, entry in entries} - DTYPES.keys())
+    if unknown:
+        raise InputError(f"{where}: expected tensors of {', '.join(DTYPES)}, got {', '.join(unknown)}")
+    return {n: np.frombuffer(e["data"], DTYPES[e["dtype"]]).reshape(e["shape"]) for n, e in entries}
 
 
 def with_weights(config: ModelConfig, tensors: "Mapping[str, ArrayLike]", where: str) -> Any:
@@ -223,8 +233,15 @@ def with_weights(config: ModelConfig, tensors: "Mapping[str, ArrayLike]", where:
 
 
 def flatten(state: Any) -> "dict[str, Array]":
-    """Parameters by dotted path, such as encoder.towers.0.layers.mlp.widen.kernel."""
+    """Parameters by dotted path, such as encoder.towers.0.layers.mlp.widen.kernel, with .numbers and .scale in int8."""
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def float32_weights(model: nnx.Module) -> "dict[str, Array]":
+    """Parameters and running statistics by dotted path, as they are read: float32, whatever they are stored as."""
+    state = nnx.state(model, STORED)
+    leaves = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    return {_name(path): variable[...] for path, variable in leaves}
 
 
 def dump(tree: Any) -> bytes:
@@ -253,9 +270,9 @@ def parse(content: bytes, path: Path) -> Any:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    if isinstance(path[-1], jax.tree_util.GetAttrKey):  # the array inside an nnx.Variable
-        path = path[:-1]
-    return ".".join(str(getattr(entry, "key", getattr(entry, "idx", None))) for entry in path)
+    attributes = [entry.name for entry in path if isinstance(entry, jax.tree_util.GetAttrKey)]
+    keys = [str(getattr(entry, "key", getattr(entry, "idx", None))) for entry in path[: len(path) - len(attributes)]]
+    return ".".join([*keys, *attributes[1:]])  # the first one is the value inside an nnx.Variable
 
 
 def _write_durably(path: Path, content: bytes) -> None:

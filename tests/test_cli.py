@@ -105,6 +105,18 @@ def test_predict_answers_about_a_text_and_about_both(run, scan, tmp_path, capsys
     assert "embedding" in capsys.readouterr().out
 
 
+def test_a_model_is_converted_to_fewer_bits_and_used_in_fewer_bits(run, scan, tmp_path, capsys):
+    cli.main(["convert", str(run), str(tmp_path / "small"), "--weights", "bfloat16", "--compute", "bfloat16"])
+    cli.main(["inspect", str(tmp_path / "small")])
+    assert "computing in bfloat16" in capsys.readouterr().out
+    for words in ([str(tmp_path / "small")], [str(run), "--weights", "bfloat16", "--compute", "bfloat16"]):
+        cli.main(["predict", *words, "--image", str(scan), "--out", str(tmp_path), "--json"])
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first == second
+    cli.main(["evaluate", str(run), "--json", "--weights", "int8"])
+    assert json.loads(capsys.readouterr().out)["test"].keys() >= {"accuracy"}
+
+
 def test_inspect_shows_parts_attention_and_runs(run, capsys):
     cli.main(["inspect", str(run), str(run)])
     shown = capsys.readouterr().out
@@ -147,6 +159,10 @@ def test_mistakes_end_with_one_clear_line(run, tmp_path, capsys):
         (["predict", str(run)], "nothing to look at; give at least one of --image, --text"),
         (["predict", str(run), "--image", str(broken)], "broken.png"),
         (["predict", str(run), "--text", "a text that is far too long"], "expected 1 to 15 tokens, got 27"),
+        (
+            ["predict", str(run), "--text", "one", "--depth", "7"],
+            "depth: expected 1, got 7; the model was trained at one",
+        ),
         (["inspect"], "at least one"),
     ]
     for words, expected in cases:

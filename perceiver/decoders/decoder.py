@@ -145,12 +145,22 @@ class PooledDecoder(nnx.Module):
         self.head = config.head.build(latent_channels, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, latents: Float[Array, "b n c"], tokens, tables, at=None, *, looking=None, trunks=None, key=None
+        self,
+        latents: Float[Array, "b n c"],
+        tokens,
+        tables,
+        at=None,
+        *,
+        shown=None,
+        looking=None,
+        trunks=None,
+        key=None,
     ) -> Array:
         """See Decoder; there is nothing to choose from."""
         if at is not None or looking is not None:
             raise InputError("expected no query: the answer comes from the mean of the latents")
-        return self.head(latents.mean(axis=1, keepdims=True), tables)[:, 0]
+        among = None if shown is None else shown[..., None]
+        return self.head(latents.mean(axis=1, keepdims=True, where=among), tables)[:, 0]
 
 
 class Decoder(nnx.Module):
@@ -188,6 +198,7 @@ class Decoder(nnx.Module):
         tables: Mapping[str, Array],
         at: Array | None = None,
         *,
+        shown: Bool[Array, "b n"] | None = None,
         looking: Bool[Array, "b q"] | None = None,
         trunks: "Mapping[str, TrunkModule] | None" = None,
         key: jax.Array | None = None,
@@ -195,7 +206,8 @@ class Decoder(nnx.Module):
         """Decode. at: see the query's class; None asks everything. tokens: the inputs' own, where a query needs them.
 
         A masked query (padding of the input it comes from) is answered with zeros. One that is False in `looking`
-        sees nothing of the latents; what it gets comes from itself and the biases, as in the reference.
+        sees nothing of the latents; what it gets comes from itself and the biases, as in the reference. shown: False
+        for latents that no query may look at.
         """
         batch, chunk = latents.shape[0], self.config.chunk
         at = None if at is None else jnp.asarray(at)
@@ -210,9 +222,9 @@ class Decoder(nnx.Module):
         if looking is not None and (looking.dtype != bool or looking.shape != (batch, count)):
             raise InputError(f"expected a bool mask ({batch}, {count}) of queries, got {looking.dtype} {looking.shape}")
         if chunk is None or count <= chunk:
-            out = self._some(latents, tokens, tables, at, looking, trunk, key)
+            out = self._some(Tokens(latents, shown), tokens, tables, at, looking, trunk, key)
         else:
-            out = self._chunks(latents, tokens, tables, at, looking, trunk, key, count, chunk)
+            out = self._chunks(Tokens(latents, shown), tokens, tables, at, looking, trunk, key, count, chunk)
         whole = self.config.shape if at is None else None
         return out if whole is None else out.reshape(batch, *whole, *out.shape[2:])
 
@@ -226,9 +238,9 @@ class Decoder(nnx.Module):
         return Tokens(jnp.concatenate([queries.values, padding], axis=-1), queries.mask)
 
     def _some(self, latents, tokens, tables, at, looking, trunk, key) -> Array:
-        queries = self.ask(latents.shape[0], at, tokens)
+        queries = self.ask(latents.values.shape[0], at, tokens)
         cross = self.cross if trunk is None else trunk
-        decoded = cross(queries.values, Tokens(latents), looking=looking, key=key)
+        decoded = cross(queries.values, latents, looking=looking, key=key)
         return Tokens(self.head(decoded, tables), queries.mask).cleared().values
 
     def _folded(self, latents: Array, trunk: "TrunkModule | None") -> Callable[[Array], Array] | None:

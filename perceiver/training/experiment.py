@@ -12,6 +12,7 @@ import optax
 from perceiver.errors import ConfigError
 from perceiver.model import Perceiver, PerceiverConfig
 from perceiver.pipeline import Batch
+from perceiver.quantised import Weights
 
 Objective = Callable[[Perceiver, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
 """(model, batch, key) -> (loss, metrics), pure; the key is the step's randomness."""
@@ -63,5 +64,9 @@ class Experiment:
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Experiment.{name} must be at least 1, got {getattr(self, name)}")
+        if self.model.weights is not Weights.FLOAT32:
+            raise ConfigError(
+                f"Experiment.model: training takes float32 weights, got {self.model.weights.value}; quantise afterwards"
+            )
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise ConfigError(f"Experiment.ema must be between 0 and 1, got {self.ema}")

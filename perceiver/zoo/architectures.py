@@ -81,6 +81,8 @@ HARMLESS = {
     "log_scale",
     "bias",
     "mean_when_blind",
+    "min_depth",
+    "min_latents",
     "modality_dropout",
     "remat",
     "scale",

@@ -19,6 +19,7 @@ from perceiver import (
     InputError,
     PerceiverConfig,
     Pooled,
+    Weights,
     from_pretrained,
 )
 from perceiver.inference import ask
@@ -32,12 +33,14 @@ from perceiver.training.optimizers import adamw, lamb, warmup_cosine
 STEPS = 4
 
 
-def tiny_experiment(*, channels=16, compute=Compute.FLOAT32, optimizer=None, ema=0.9, poison=None, **changes):
+def tiny_experiment(
+    *, channels=16, compute=Compute.FLOAT32, optimizer=None, ema=0.9, poison=None, encoder=None, **changes
+):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 4, 4, 1), np.float32), rng.integers(0, 3, 40).astype(np.int32)
     config = PerceiverConfig(
         inputs={"image": Image((4, 4, 1), position=Fourier(2))},
-        encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2)),
+        encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2), **(encoder or {})),
         outputs={"label": Pooled(Classes(3))},  # no cross-attend: most of a step's compilation is its parameters
         compute=compute,
     )
@@ -158,6 +161,17 @@ def test_another_seed_trains_other_parameters(tmp_path, whole):
 
 def test_a_run_compiles_its_step_once(whole):
     assert (whole[1].compilations, whole[1].step) == (1, STEPS)
+
+
+def test_a_step_that_draws_its_latents_and_depth_compiles_once_too(tmp_path):
+    outcome = fit(tiny_experiment(steps=6, encoder={"min_latents": 1, "min_depth": 1}), tmp_path)
+    assert (outcome.compilations, outcome.step) == (1, 6)
+
+
+def test_training_refuses_weights_that_are_not_float32():
+    experiment = tiny_experiment()
+    with pytest.raises(ConfigError, match="training takes float32 weights, got int8"):
+        dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights=Weights.INT8))
 
 
 def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
