@@ -92,7 +92,7 @@ def test_fewer_questions_cost_less():
 
 
 def test_the_imagenet_model_costs_what_the_paper_says():
-    # Perceiver IO, table 7: 407 billion FLOPs, a multiplication and an addition counted as two.
+    # Perceiver IO (arXiv 2107.14795) reports 407 billion FLOPs, a multiplication and an addition counted as two.
     flops = counting.forward_flops(models.config(CASES["forward/imagenet_fourier"]))
     assert flops == pytest.approx(407e9, rel=0.02)
 

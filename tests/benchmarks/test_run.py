@@ -13,7 +13,7 @@ from benchmarks.sides import Side, ours
 
 TINY = Policy(side=16, latents=4, width=32, depth=1, heads=2, steps=3, actions=2)
 DUMMY = Side("dummy", Program("tests.benchmarks.dummy", checkout=True))
-LIMITS = Limits(threads=1, seconds=120)
+LIMITS = Limits(threads=1)
 
 
 def test_two_sides_from_the_workers_to_the_row():
