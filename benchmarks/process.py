@@ -76,6 +76,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
+            bufsize=0,
             env=environment,
             cwd=WORKER.parents[1],
         )
@@ -126,7 +127,6 @@ class Worker:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
         except BrokenPipeError:
             raise self._dead() from None
 
