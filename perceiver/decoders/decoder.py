@@ -265,7 +265,8 @@ class Decoder(nnx.Module):
 
     def _chunks(self, latents, tokens, tables, at, looking, trunk, key, count: int, chunk: int) -> Array:
         """Decode `chunk` queries at a time; the last chunk is filled with repeats that are thrown away."""
-        fast = self._folded(latents, trunk) if key is None and looking is None else None
+        plain = key is None and looking is None and latents.mask is None
+        fast = self._folded(latents.values, trunk) if plain else None
         at = jnp.arange(count) if at is None else at
         axis = _axis(at)
         pieces = -(-count // chunk)
@@ -277,7 +278,7 @@ class Decoder(nnx.Module):
             seeing = None if looking is None else jnp.take(looking, chosen, axis=1)
             some = jnp.take(at, chosen, axis=axis)
             if fast is not None:
-                queries = self.query(latents.shape[0], some, tokens)
+                queries = self.query(latents.values.shape[0], some, tokens)
                 return Tokens(fast(queries.values), queries.mask).cleared().values
             return self._some(latents, tokens, tables, some, seeing, trunk, here)
 
