@@ -39,7 +39,7 @@ def describe_runs(reports: Sequence[Mapping[str, Any]]) -> Table:
 
 def _modules(model: Model) -> Table:
     """The parts of a model that is no Perceiver, by attribute."""
-    table = Table(title=f"{type(model).__name__}: {parameter_count(model):,} parameters")
+    table = Table(title=f"{type(model).__name__}: {_stored(model)}")
     for column in ("part", "kind", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
     for name, part in sorted(vars(model).items()):
@@ -50,10 +50,7 @@ def _modules(model: Model) -> Table:
 
 def _parts(model: Perceiver) -> Table:
     config = model.config
-    table = Table(
-        title=f"{parameter_count(model):,} parameters in {parameter_bytes(model):,} bytes ({config.weights.value}), "
-        f"computing in {config.compute.value}"
-    )
+    table = Table(title=f"{_stored(model)}, computing in {config.compute.value}")
     for column in ("part", "kind", "tokens × channels", "parameters"):
         table.add_column(column, justify="right" if column == "parameters" else "left")
 
@@ -77,6 +74,10 @@ def _parts(model: Perceiver) -> Table:
         kind = f"{type(output.head).__name__} of {asked}"
         row(f"output {name}", kind, shape, model.decoders[name])
     return table
+
+
+def _stored(model: Model) -> str:
+    return f"{parameter_count(model):,} parameters in {parameter_bytes(model):,} bytes ({model.config.weights.value})"
 
 
 def _choice(least: int | None, most: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from perceiver.typing import Array, Float, Int
@@ -61,8 +62,10 @@ class LightParam(nnx.Param):
     def get_value(self, *, index: Any = ...) -> Array:
         """The parameter, or what `index` takes of it, in float32."""
         stored = self.get_raw_value()
-        if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(stored)):
+        if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(stored)):
             return stored  # what stands for arrays where only shapes are known, or where a model is printed
+        # XLA likes to widen a whole stack of layers before its loop, which then holds what was saved, and more.
+        stored = jax.lax.optimization_barrier(stored)
         if isinstance(stored, Int8):
             return (stored.numbers.astype(jnp.float32) * stored.scale)[index]
         return stored.astype(jnp.float32)[index]

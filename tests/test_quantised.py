@@ -183,9 +183,10 @@ def test_every_kind_of_model_and_layer_works_in_int8(name, monkeypatch, tmp_path
         close(found, whole, 0.1)
 
 
-def test_layers_are_made_float32_one_at_a_time():
+@pytest.mark.parametrize("weights", [p.Weights.BFLOAT16, p.Weights.INT8])
+def test_layers_are_made_float32_one_at_a_time(weights):
     config = wide(encoder=p.Encoder(2, 64, 12, latent=p.Block(heads=2)), outputs={"label": p.Classes(3)})
-    graph, state = nnx.split(p.quantise(built(config), p.Weights.INT8))
+    graph, state = nnx.split(p.quantise(built(config), weights))
     run = jax.jit(lambda state, x: nnx.merge(graph, state).encode({"state": x}).values)
     used = run.lower(state, np.ones((1, 3), np.float32)).compile().memory_analysis().temp_size_in_bytes
     assert used < 0.5 * 4 * parameter_count(nnx.merge(graph, state).encoder.towers)
