@@ -188,8 +188,9 @@ class Attention(nnx.Module):
         assert self.value.bias is not None
         scale, bias = norm.scale[...], norm.bias[...]
         by_head = (x_kv.shape[2], self.heads, -1)
-        to_keys = self.key.kernel[...].reshape(by_head) * scale[:, None, None] / math.sqrt(q.shape[-1])
-        carried = jnp.einsum("bqhd,chd->bqhc", q, to_keys.astype(q.dtype))
+        to_keys = self.key.kernel[...].astype(q.dtype).reshape(by_head)
+        carried = jnp.einsum("bqhd,chd->bqhc", q, to_keys, preferred_element_type=jnp.float32)
+        carried = (carried * (scale / math.sqrt(q.shape[-1]))).astype(q.dtype)
         means, sums = attend_tokens(carried, x_kv, mask, epsilon=norm.epsilon, dropout=self.dropout, key=key)
         means = (means * scale + sums[..., None] * bias).astype(q.dtype)
         values = jnp.einsum("bqhc,chd->bqhd", means, self.value.kernel[...].reshape(by_head).astype(q.dtype))

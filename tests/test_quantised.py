@@ -42,7 +42,7 @@ def model():
 
 @nnx.jit
 def answers(model):
-    return model({"state": np.ones((2, 3), np.float32), "text": np.array([[6, 7, 8, 9], [100, 0, 6, 261]], np.int32)})
+    return model({"state": np.ones((2, 1, 3), np.float32), "text": np.array([[6, 7, 8, 9], [100, 0, 6, 261]], np.int32)})
 
 
 def as_stored(model):
@@ -188,7 +188,7 @@ def test_layers_are_made_float32_one_at_a_time(weights):
     config = wide(encoder=p.Encoder(2, 64, 12, latent=p.Block(heads=2)), outputs={"label": p.Classes(3)})
     graph, state = nnx.split(p.quantise(built(config), weights))
     run = jax.jit(lambda state, x: nnx.merge(graph, state).encode({"state": x}).values)
-    used = run.lower(state, np.ones((1, 3), np.float32)).compile().memory_analysis().temp_size_in_bytes
+    used = run.lower(state, np.ones((1, 1, 3), np.float32)).compile().memory_analysis().temp_size_in_bytes
     assert used < 0.5 * 4 * parameter_count(nnx.merge(graph, state).encoder.towers)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perceiver.dual import DualEncoder, DualEncoderConfig, Projection, SoftmaxContrast
+from perceiver.dual import DualEncoder, DualEncoderConfig, ImageClassifierConfig, Projection, SoftmaxContrast
 from perceiver.errors import ConfigError, InputError
 from perceiver.prompts import Prompts
 from perceiver.towers import EndOfText, TextTower, VisionTower
@@ -155,12 +155,14 @@ def rows(config: DualEncoderConfig) -> list[Row]:
     ]
 
 
-def hub_config(config: DualEncoderConfig) -> dict[str, Any]:
+def hub_config(config: DualEncoderConfig | ImageClassifierConfig) -> dict[str, Any]:
     """The config.json with which transformers loads what `tables.write(rows(config), ...)` gives.
 
     Raises:
         ConfigError: a model that is no CLIP.
     """
+    if not isinstance(config, DualEncoderConfig):
+        raise ConfigError(f"{type(config).__name__}: CLIP has an image and a text tower")
     image, text = config.image, config.text
     alike = image.class_token and image.first_norm and not image.patch_bias and image.probe is None and image.qkv_bias
     joint = config.image_projection
