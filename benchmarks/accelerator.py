@@ -83,6 +83,7 @@ def run(task: Task, limit: float) -> Row:
     words = [task.side, task.mode, task.case.value if task.case else "-", str(task.start), f"{0.7 * limit:.0f}"]
     words += ["--tiny"] * task.tiny + (["--profile", task.profile] if task.profile else [])
     given = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONWARNINGS": "ignore"}
+    given["JAX_TRACEBACK_FILTERING"] = "off"  # so that the last line says what went wrong
     command = [sys.executable, "-m", "benchmarks.accelerator_sides", *words]
     process = subprocess.Popen(
         command, cwd=ROOT, env=given, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

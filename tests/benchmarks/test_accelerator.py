@@ -42,9 +42,9 @@ def test_a_process_gives_the_peak_and_a_side_that_is_not_installed_says_so():
 
 def test_a_process_that_takes_too_long_is_stopped_and_one_that_fails_says_why():
     assert accelerator.run(Task(JAX, PEAK, tiny=True), 0.2).said == "stopped after 0 s"
-    broken = accelerator.run(Task(JAX, "flight", Canonical.FLOW, tiny=True, start=0), 100.0)
+    broken = accelerator.run(Task(JAX, FORWARD, Canonical.FLOW, tiny=True, start=0), 100.0)
     assert broken.best is None
-    assert "Error" in broken.said
+    assert "InputError" in broken.said
 
 
 def test_a_full_card_ends_the_doubling(capsys):
