@@ -10,8 +10,8 @@ from benchmarks import statistics
 from benchmarks.cases import Case, Forward, Training
 from benchmarks.cost import Cost
 from benchmarks.measure import Figures
-from benchmarks.peers.contract import Variant
 from benchmarks.process import Outcome
+from benchmarks.sides import Side
 from perceiver.errors import InputError
 
 Row = dict[str, Any]
@@ -156,6 +156,6 @@ def write(path: Path, machine: Mapping[str, Any], rows: Sequence[Row]) -> None:
     path.write_text(json.dumps({"machine": dict(machine), "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
 
 
-def absent(side: Any, text: str) -> Figures:
-    """Figures of a side that is not installed."""
-    return Figures(side, Variant.PLAIN, Outcome.ABSENT, text)
+def unmeasured(side: Side, outcome: Outcome, text: str) -> Figures:
+    """Figures of a side that is not run."""
+    return Figures(side, side.variants[0], outcome, text)

@@ -57,7 +57,7 @@ def test_other_models_are_no_comparison():
 
 
 def test_a_peer_that_is_not_there_has_a_row():
-    away = rows.absent(Side("away", Program("nothing")), "pip install away")
+    away = rows.unmeasured(Side("away", Program("nothing")), Outcome.ABSENT, "pip install away")
     (row,) = rows.rows_of("policy", Policy(), [figures("ours", 1.0), away])
     assert row["status"] == "not installed"
     assert row["peer_problem"] == "pip install away"
@@ -121,6 +121,8 @@ def test_a_picture_of_some_rows(tmp_path):
 
 def test_rounds_fill_the_time_within_bounds():
     assert Effort(seconds=10).count(1.0) == 10
-    assert Effort(seconds=10).count(60.0) == 5
+    assert Effort(seconds=10).count(10.0) == 5
+    assert Effort(seconds=10).count(60.0) == 3
+    assert Effort(seconds=10).count(200.0) == 2
     assert Effort(seconds=10).count(0.001) == 50
     assert Effort(rounds=3).count(60.0) == 3
