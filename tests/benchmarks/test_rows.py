@@ -73,8 +73,11 @@ def test_fractions_of_the_peaks():
 
 
 def test_later_runs_replace_what_they_measured(tmp_path):
-    old = [{"case": "b", "peer": "x", "n": 1}, {"case": "a", "peer": "x", "n": 1}, {"case": "a", "peer": "y", "n": 1}]
-    new = [{"case": "a", "peer": "x", "n": 2}]
+    def row(case, peer, n, status="measured"):
+        return {"case": case, "peer": peer, "n": n, "status": status}
+
+    old = [row("b", "x", 1), row("a", "x", 1), row("a", "y", 1)]
+    new = [row("a", "x", 2), row("a", "y", 2, Outcome.ABSENT.value)]
     found = rows.merged(old, new, ["a", "b"], ["x", "y"])
     assert [(row["case"], row["peer"], row["n"]) for row in found] == [("a", "x", 2), ("a", "y", 1), ("b", "x", 1)]
     rows.write(tmp_path / "rows.json", MACHINE, found)
