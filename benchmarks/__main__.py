@@ -14,7 +14,7 @@ from benchmarks import machine as machines
 from benchmarks import picture as pictures
 from benchmarks import report
 from benchmarks import rows as row_files
-from benchmarks.cases import CASES, UnknownNameError, choose
+from benchmarks.cases import CASES, Forward, UnknownNameError, choose
 from benchmarks.cost import cost
 from benchmarks.measure import Effort, measure
 from benchmarks.process import Limits, Outcome, Worker, WorkerError
@@ -29,11 +29,12 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run measures. absent: why peers cannot be started, by name."""
+    """What a run measures. absent: why peers cannot be started, by name. named: the user named the peers."""
 
     cases: Sequence[str]
     sides: Sequence[Side]
     absent: Mapping[str, str]
+    named: bool
     limits: Limits
     effort: Effort
 
@@ -66,7 +67,7 @@ def benchmarks(
         json: Write the rows here; rows of an older run stay where they were not measured again.
         markdown: Put the tables of all rows of --json, or of this run, between the markers of this file.
         picture: Draw those rows.
-        rounds: Turns of each side; unless given, as many as fit in --seconds, from 5 to 50.
+        rounds: Turns of each side; unless given, as many as fit in --seconds, from 5 (2 where they take minutes) to 50.
         seconds: Time for the rounds of one case.
         threads: CPU cores for every side; all unless given.
         memory: GiB that a side may take before it counts as out of memory.
@@ -91,7 +92,7 @@ def benchmarks(
         row_files.check_machine(json, old["machine"], machine)
     present = [side.program for side in sides if side.name in ("transformers",) and side.name not in absent]
     machine |= machines.peaks([ours(CASES[names[0]]).program, *present], limits)
-    plan = Plan(names, sides, absent, limits, Effort(rounds, seconds))
+    plan = Plan(names, sides, absent, bool(peer), limits, Effort(rounds, seconds))
     every: list[Row] = list(old["rows"])
     for name in names:
         new = _rows(name, plan, machine, say)
@@ -108,9 +109,16 @@ def _rows(name: str, plan: Plan, machine: Mapping[str, Any], say: Say) -> list[R
     """Measure one case."""
     say(name)
     case = CASES[name]
-    running = [side for side in plan.sides if side.name not in plan.absent]
-    figures = measure(case, [ours(case), *running], plan.limits, plan.effort, say)
-    figures += [row_files.absent(side, plan.absent[side.name]) for side in plan.sides if side.name in plan.absent]
+    large = isinstance(case, Forward) and case.batch > 1 and not plan.named
+    running, unmeasured = [ours(case)], []
+    for side in plan.sides:
+        if side.name in plan.absent:
+            unmeasured.append(row_files.unmeasured(side, Outcome.ABSENT, plan.absent[side.name]))
+        elif large and not PEERS[side.name].batches:
+            unmeasured.append(row_files.unmeasured(side, Outcome.LEFT_OUT, f"--case {name} --peer {side.name} runs it"))
+        else:
+            running.append(side)
+    figures = [*measure(case, running, plan.limits, plan.effort, say), *unmeasured]
     rows = row_files.rows_of(name, case, figures, [peer.name for peer in PEERS.values() if not peer.same])
     best = row_files.fastest([own for own in figures if own.side.name == "ours"])
     if best.outcome is Outcome.MEASURED:

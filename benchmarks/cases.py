@@ -227,6 +227,6 @@ def to_json(case: Case) -> dict[str, typing.Any]:
 
 def from_json(tree: Mapping[str, typing.Any]) -> Case:
     """What `to_json` wrote."""
-    kind = next(kind for kind in KINDS if kind.__name__ == tree["type"])
+    kind: typing.Any = next(kind for kind in KINDS if kind.__name__ == tree["type"])
     given = {name: value for name, value in tree.items() if name != "type"}
     return kind(**{name: Canonical[value] if name == "model" else value for name, value in given.items()})

@@ -31,8 +31,8 @@ def environment(peer: Positional[str], folder: Path | None = None, base: str | N
     python = base or interpreter(chosen)
     if python is None:
         fail(f"{name} needs Python {chosen.python}; none was found: give --base PATH of one")
-    commands = [
-        [python, "-m", "venv", str(target)],
+    commands: list[list[str]] = [
+        [str(python), "-m", "venv", str(target)],
         [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", *chosen.install],
     ]
     for command in commands:

@@ -6,6 +6,8 @@ import numpy as np
 
 SIZE = 224
 """Side of ImageNet's and Kinetics' pictures."""
+MEAN = np.asarray([0.485, 0.456, 0.406], np.float32)
+STD = np.asarray([0.229, 0.224, 0.225], np.float32)
 CLASSES = 1000
 LENGTH, VOCABULARY, SPECIALS = 2048, 262, 6
 FRAME = (368, 496)

@@ -23,18 +23,17 @@ PAUSE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How long to measure. rounds: turns of each side; None takes what fits in `seconds`, from `least` to `most`."""
+    """How long to measure. rounds: turns of each side; None takes what fits in `seconds`, within bounds."""
 
     rounds: int | None = None
-    seconds: float = 30.0
-    least: int = 5
-    most: int = 50
+    seconds: float = 15.0
 
     def count(self, round_seconds: float) -> int:
-        """Rounds of that length to take."""
+        """Rounds of that length to take: at most 50, at least 5, or 3 and 2 where one takes minutes."""
         if self.rounds is not None:
             return self.rounds
-        return max(self.least, min(self.most, math.ceil(self.seconds / round_seconds)))
+        least = 5 if round_seconds < 30 else 3 if round_seconds < 120 else 2
+        return max(least, min(50, math.ceil(self.seconds / round_seconds)))
 
 
 @dataclasses.dataclass

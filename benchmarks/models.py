@@ -1,6 +1,7 @@
 """Our model of each case, and what it is asked."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from perceiver.model import ModelConfig, PerceiverConfig
 from perceiver.positions import Fourier
 from perceiver.zoo import clip, flow, imagenet, kinetics, language
 
-CANONICAL = {
+CANONICAL: Mapping[Canonical, Callable[[], PerceiverConfig]] = {
     Canonical.IMAGENET_FOURIER: imagenet.imagenet_fourier,
     Canonical.IMAGENET_LEARNED: imagenet.imagenet_learned,
     Canonical.IMAGENET_CONV: imagenet.imagenet_conv,
@@ -66,7 +67,7 @@ def _points(case: InputScaling) -> PerceiverConfig:
     position = Fourier(case.bands, (64.0, 64.0, 64.0), concatenate=False)
     corner = (1.0, 1.0, 1.0)
     cloud = p.Points(case.points, (-1.0, -1.0, -1.0), corner, features=("intensity",), position=position)
-    return PerceiverConfig({"points": cloud}, _encoder(case.plain), {"label": Classes(case.classes)})
+    return PerceiverConfig({"points": cloud}, _encoder(case.plain), {"label": Output(Classes(case.classes))})
 
 
 def _policy(case: Policy) -> PerceiverConfig:
@@ -74,7 +75,7 @@ def _policy(case: Policy) -> PerceiverConfig:
     cameras = {f"camera_{number}": camera for number in range(case.cameras)}
     state = p.State(case.state, project=None)
     return PerceiverConfig(
-        {**cameras, "state": state}, _encoder(case.plain), {"actions": Chunk(case.steps, case.actions)}
+        {**cameras, "state": state}, _encoder(case.plain), {"actions": Output(Chunk(case.steps, case.actions))}
     )
 
 

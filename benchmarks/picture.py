@@ -20,7 +20,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
     cases = list(dict.fromkeys(row["case"] for row in rows if "time_ratio" in row))
     figure = pyplot.figure(figsize=(13, 4.5 + 0.32 * len(cases)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[max(0.32 * len(cases), 1.5), 4])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[max(0.32 * len(cases), 1.5), 4])
+    upper, lower = parts
     time, memory = upper.subplots(1, 2, sharey=True)
     _ratios(time, rows, cases, "time_ratio", "time, ours / peer (left of 1: ours is faster)")
     _ratios(memory, rows, cases, "memory_ratio", "peak memory, ours / peer (left of 1: ours takes less)")

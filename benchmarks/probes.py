@@ -3,6 +3,7 @@
 numpy and the standard library only, for Python 3.10 on.
 """
 
+import functools
 import time
 import typing
 
@@ -32,7 +33,7 @@ def matmul(multiply: typing.Callable, convert: typing.Callable) -> float:
     peak = 0.0
     for size in SIZES:
         a, b = (convert(rng.standard_normal((size, size), np.float32)) for _ in range(2))
-        peak = max(peak, 2.0 * size**3 / best(lambda a=a, b=b: multiply(a, b)))
+        peak = max(peak, 2.0 * size**3 / best(functools.partial(multiply, a, b)))
     return peak
 
 

@@ -24,6 +24,7 @@ class Outcome(enum.Enum):
     LACKS = "no such model"
     ABSENT = "not installed"
     MEMORY = "out of memory"
+    LEFT_OUT = "left out unless named"
     ERROR = "failed"
 
 

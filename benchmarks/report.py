@@ -19,6 +19,8 @@ GROUPS = {
     "scaling/inputs": "More inputs",
     "scaling/outputs": "More outputs",
 }
+UNTOLD = (Outcome.LACKS.value, Outcome.LEFT_OUT.value)
+"""Statuses that the notes tell of, not the tables."""
 HEADER = (
     "| case | peer | time, ours / peer | ours | peer | memory, ours / peer | ours | peer | of matmul peak, ours, peer "
     "| of bandwidth, ours, peer |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
@@ -46,7 +48,7 @@ def markdown(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """The machine, the comparison with each case's best peer, all rows, and what there is to say about them."""
     parts = [_machine(machine), _best(rows)]
     for prefix, title in GROUPS.items():
-        chosen = [row for row in rows if row["case"].startswith(prefix) and row["status"] != Outcome.LACKS.value]
+        chosen = [row for row in rows if row["case"].startswith(prefix) and row["status"] not in UNTOLD]
         if chosen:
             lines = "\n".join(_line(row) for row in chosen)
             parts.append(f"### {title}\n\n{HEADER}\n{lines}")

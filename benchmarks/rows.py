@@ -10,11 +10,13 @@ from benchmarks import statistics
 from benchmarks.cases import Case, Forward, Training
 from benchmarks.cost import Cost
 from benchmarks.measure import Figures
-from benchmarks.peers.contract import Variant
 from benchmarks.process import Outcome
+from benchmarks.sides import Side
 from perceiver.errors import InputError
 
 Row = dict[str, Any]
+NOT_RUN = (Outcome.ABSENT.value, Outcome.LEFT_OUT.value)
+"""Statuses that say nothing about a peer, so that they never take the place of figures."""
 
 
 def rows_of(name: str, case: Case, figures: Sequence[Figures], larger: Sequence[str] = ()) -> list[Row]:
@@ -137,8 +139,11 @@ def check_machine(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) ->
 
 
 def merged(old: Sequence[Row], new: Sequence[Row], order: Sequence[str], peers: Sequence[str]) -> list[Row]:
-    """Old rows, with those replaced whose case and peer were measured anew, in the order of cases and peers."""
-    rows = {(row["case"], row["peer"]): row for row in [*old, *new]}
+    """Old rows, with those replaced whose case and peer were run anew, in the order of cases and peers."""
+    rows = {(row["case"], row["peer"]): row for row in old}
+    for row in new:
+        if row["status"] not in NOT_RUN or (row["case"], row["peer"]) not in rows:
+            rows[row["case"], row["peer"]] = row
 
     def place(row: Row) -> tuple[int, int]:
         case, peer = row["case"], row["peer"]
@@ -156,6 +161,6 @@ def write(path: Path, machine: Mapping[str, Any], rows: Sequence[Row]) -> None:
     path.write_text(json.dumps({"machine": dict(machine), "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
 
 
-def absent(side: Any, text: str) -> Figures:
-    """Figures of a side that is not installed."""
-    return Figures(side, Variant.PLAIN, Outcome.ABSENT, text)
+def unmeasured(side: Side, outcome: Outcome, text: str) -> Figures:
+    """Figures of a side that is not run."""
+    return Figures(side, side.variants[0], outcome, text)

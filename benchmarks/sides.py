@@ -28,6 +28,7 @@ class Peer:
 
     module: its file in `benchmarks.peers`. install: what to tell pip. python: the version that it needs; None takes
     ours. checkout: it is code in a folder, which the caller names. same: its released models have our parameters.
+    batches: measured at batch 8 without being named; the others would double the time of a run.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Peer:
     python: str | None = None
     checkout: str | None = None
     same: bool = True
+    batches: bool = False
 
     def side(self, python: str, checkout: Path | None = None) -> Side:
         """The peer in an environment."""
@@ -54,8 +56,8 @@ class Peer:
 
 TORCH = ("torch==2.13.0", "transformers>=5,<6")
 _PEERS = [
-    Peer("transformers", "benchmarks.peers.hugging_face", TORCH),
-    Peer("transformers-compiled", "benchmarks.peers.hugging_face", TORCH, Variant.COMPILED),
+    Peer("transformers", "benchmarks.peers.hugging_face", TORCH, batches=True),
+    Peer("transformers-compiled", "benchmarks.peers.hugging_face", TORCH, Variant.COMPILED, batches=True),
     Peer(
         "perceiver-io",
         "benchmarks.peers.krasserm",

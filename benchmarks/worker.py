@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 import traceback
+import typing
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -49,7 +50,8 @@ class Side:
 
     def __init__(self, module, threads):
         self.module, self.threads = module, threads
-        self.peer = self.built = None
+        self.peer: typing.Any = None
+        self.built: typing.Any = None
         self.baseline = 0
 
     def load(self):

@@ -9,7 +9,6 @@ from benchmarks.cases import Canonical, Case, Forward
 from benchmarks.peers.contract import Built, NoSuchModelError, Variant
 from perceiver import io_processors, perceiver
 
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 POSITION = {"num_bands": 64, "max_resolution": (224, 224), "sine_only": False, "concat_pos": True}
 ENCODER = {
     "num_self_attends_per_block": 6,
@@ -37,7 +36,7 @@ def build(case: Case, variant: Variant) -> Built:
     if not isinstance(case, Forward) or case.model is not Canonical.IMAGENET_FOURIER:
         raise NoSuchModelError("of DeepMind's code the forward pass of ImageNet Fourier is measured, nothing else")
     model = hk.transform_with_state(_classify)
-    pictures = (inputs.pictures(case.batch) - MEAN) / STD
+    pictures = (inputs.pictures(case.batch) - inputs.MEAN) / inputs.STD
     parameters, state = jax.jit(model.init)(jax.random.key(0), pictures)
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
 

@@ -22,8 +22,6 @@ from benchmarks.cases import (
 from benchmarks.peers import torch_common
 from benchmarks.peers.contract import Built, NoSuchModelError, Variant
 
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-
 IMAGES = {
     "num_latents": 512,
     "d_latents": 1024,
@@ -110,7 +108,7 @@ def _given(model: Canonical, batch: int) -> dict:
     if model is Canonical.KINETICS:
         points = {name: at.astype(np.int64) for name, at in inputs.clip_points().items()}
         return {"inputs": _clip(batch), "subsampled_output_points": {**points, "label": None}}
-    normalised = (inputs.pictures(batch) - MEAN) / STD
+    normalised = (inputs.pictures(batch) - inputs.MEAN) / inputs.STD
     return {"inputs": np.ascontiguousarray(normalised.transpose(0, 3, 1, 2))}
 
 

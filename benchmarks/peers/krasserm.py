@@ -12,7 +12,6 @@ from benchmarks.cases import Canonical, Case, Forward, InputScaling, OutputScali
 from benchmarks.peers import torch_common
 from benchmarks.peers.contract import Built, NoSuchModelError, Variant
 
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 probe = torch_common.probe
 
 
@@ -51,7 +50,7 @@ def _image(case, variant: Variant) -> Built:
         num_classes=inputs.CLASSES, num_output_query_channels=1024, num_cross_attention_heads=1
     )
     model = ImageClassifier(PerceiverConfig(encoder, decoder, num_latents=512, num_latent_channels=1024))
-    given = {"image": (inputs.pictures(case.batch) - MEAN) / STD}
+    given = {"image": (inputs.pictures(case.batch) - inputs.MEAN) / inputs.STD}
     if isinstance(case, Forward):
         return torch_common.forward(model, lambda model, given: model(given["image"]), given, variant)
     given["label"] = inputs.classes(case.batch).astype(np.int64)

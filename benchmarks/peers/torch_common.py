@@ -1,5 +1,6 @@
 """What every torch peer needs: threads, compilation, a training step. Imports torch alone; Python 3.10 on."""
 
+import functools
 import typing
 
 import numpy as np
@@ -66,8 +67,8 @@ def training(model: torch.nn.Module, loss_of: typing.Callable, given: dict, vari
     run_model = torch.compile(model) if variant is Variant.COMPILED else model
     trained = list(model.parameters())
     fused = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
-    kind = {"fused": True} if fused else {"foreach": True}
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01, **kind)
+    adamw = functools.partial(torch.optim.AdamW, trained, lr=1e-4, weight_decay=0.01)
+    optimizer = adamw(fused=True) if fused else adamw(foreach=True)
 
     def run() -> typing.Any:
         optimizer.zero_grad(set_to_none=True)

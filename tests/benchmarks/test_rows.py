@@ -57,7 +57,7 @@ def test_other_models_are_no_comparison():
 
 
 def test_a_peer_that_is_not_there_has_a_row():
-    away = rows.absent(Side("away", Program("nothing")), "pip install away")
+    away = rows.unmeasured(Side("away", Program("nothing")), Outcome.ABSENT, "pip install away")
     (row,) = rows.rows_of("policy", Policy(), [figures("ours", 1.0), away])
     assert row["status"] == "not installed"
     assert row["peer_problem"] == "pip install away"
@@ -73,8 +73,11 @@ def test_fractions_of_the_peaks():
 
 
 def test_later_runs_replace_what_they_measured(tmp_path):
-    old = [{"case": "b", "peer": "x", "n": 1}, {"case": "a", "peer": "x", "n": 1}, {"case": "a", "peer": "y", "n": 1}]
-    new = [{"case": "a", "peer": "x", "n": 2}]
+    def row(case, peer, n, status="measured"):
+        return {"case": case, "peer": peer, "n": n, "status": status}
+
+    old = [row("b", "x", 1), row("a", "x", 1), row("a", "y", 1)]
+    new = [row("a", "x", 2), row("a", "y", 2, Outcome.ABSENT.value)]
     found = rows.merged(old, new, ["a", "b"], ["x", "y"])
     assert [(row["case"], row["peer"], row["n"]) for row in found] == [("a", "x", 2), ("a", "y", 1), ("b", "x", 1)]
     rows.write(tmp_path / "rows.json", MACHINE, found)
@@ -121,6 +124,8 @@ def test_a_picture_of_some_rows(tmp_path):
 
 def test_rounds_fill_the_time_within_bounds():
     assert Effort(seconds=10).count(1.0) == 10
-    assert Effort(seconds=10).count(60.0) == 5
+    assert Effort(seconds=10).count(10.0) == 5
+    assert Effort(seconds=10).count(60.0) == 3
+    assert Effort(seconds=10).count(200.0) == 2
     assert Effort(seconds=10).count(0.001) == 50
     assert Effort(rounds=3).count(60.0) == 3
