@@ -176,11 +176,11 @@ def _show(rows: list[Row], skipped: list[str], path: pathlib.Path | None) -> Non
 
 def _profile(rows: list[Row], folder: pathlib.Path, limit: float) -> None:
     """Run the training case of ours that came closest to the peak once more under the profiler."""
-    ours = [row for row in rows if row.task.side == JAX and row.task.mode == TRAINING and row.best]
+    ours = [(row.task, row.best) for row in rows if row.task.side == JAX and row.task.mode == TRAINING and row.best]
     if not ours:
         return
-    best = max(ours, key=lambda row: row.best["rate"] * row.best["flops"])
-    again = dataclasses.replace(best.task, start=best.best["batch"], profile=str(folder.resolve()))
+    task, best = max(ours, key=lambda one: one[1]["rate"] * one[1]["flops"])
+    again = dataclasses.replace(task, start=best["batch"], profile=str(folder.resolve()))
     said = run(again, limit).said
     print(f"\ntrace of {again.name}, batch {again.start}: {folder}. {said}", flush=True)
 

@@ -39,7 +39,7 @@ def config(case: Canonical, tiny: bool) -> PerceiverConfig:
         return dataclasses.replace(CANONICAL[case](), compute=Compute.BFLOAT16)
     found = {Canonical.LANGUAGE: lambda: language.language(16), Canonical.FLOW: lambda: flow.flow(8, 12)}
     whole = found.get(case, CANONICAL[case])()
-    inputs = dict(whole.inputs)
+    inputs: dict[str, Any] = dict(whole.inputs)
     if "image" in inputs:
         inputs["image"] = dataclasses.replace(inputs["image"], shape=(16, 16, 3))
     encoder = Encoder(4, 16, depth=1, latent=Block(heads=2))
@@ -128,7 +128,8 @@ def jax_case(case: Canonical, mode: str, start: int, seconds: float, tiny: bool,
     wanted = config(case, tiny)
     flops = counting.forward_flops(wanted) if mode == FORWARD else counting.step_flops(wanted)
     trainer = None if mode == FORWARD else _trainer(wanted, case)
-    graph, weights = nnx.split(wanted.build()) if mode == FORWARD else (None, None)
+    split: Any = nnx.split(wanted.build()) if mode == FORWARD else (None, None)
+    graph, weights = split
     state = None if trainer is None else trainer.start()
     answer = jax.jit(lambda weights, given: nnx.merge(graph, weights)(given))
 
@@ -307,7 +308,7 @@ def use_fused_attention() -> None:
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
         return (out.transpose(1, 2).flatten(2),)
 
-    PerceiverSelfAttention.forward = forward
+    PerceiverSelfAttention.forward = forward  # type: ignore[method-assign]
 
 
 def _device() -> str:

@@ -42,7 +42,8 @@ def model():
 
 @nnx.jit
 def answers(model):
-    return model({"state": np.ones((2, 1, 3), np.float32), "text": np.array([[6, 7, 8, 9], [100, 0, 6, 261]], np.int32)})
+    text = np.array([[6, 7, 8, 9], [100, 0, 6, 261]], np.int32)
+    return model({"state": np.ones((2, 1, 3), np.float32), "text": text})
 
 
 def as_stored(model):
