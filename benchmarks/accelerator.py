@@ -112,8 +112,9 @@ def run(task: Task, limit: float) -> Row:
 
 
 def _read(stream, lines: "queue.Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
+    with stream:
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 
