@@ -57,18 +57,20 @@ class Int8:
 
 
 class LightParam(nnx.Param):
-    """A parameter stored as bfloat16 or `Int8`. Reading it gives float32; it cannot be trained."""
+    """A parameter stored as `Int8`, or as the bits of bfloat16 in uint16. Reading it gives float32; it is not trained.
+
+    As bits, since XLA's CPU backend slices no bfloat16: it widens a whole stack of layers to float32 before the loop
+    over them, which then holds more than was saved, and takes longer.
+    """
 
     def get_value(self, *, index: Any = ...) -> Array:
         """The parameter, or what `index` takes of it, in float32."""
         stored = self.get_raw_value()
         if not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(stored)):
             return stored  # what stands for arrays where only shapes are known, or where a model is printed
-        # XLA likes to widen a whole stack of layers before its loop, which then holds what was saved, and more.
-        stored = jax.lax.optimization_barrier(stored)
         if isinstance(stored, Int8):
             return (stored.numbers.astype(jnp.float32) * stored.scale)[index]
-        return stored.astype(jnp.float32)[index]
+        return jax.lax.bitcast_convert_type(stored, jnp.bfloat16).astype(jnp.float32)[index]
 
 
 def to_int8(values: Float[Array, "..."], axes: tuple[int, ...]) -> Int8:
@@ -76,6 +78,11 @@ def to_int8(values: Float[Array, "..."], axes: tuple[int, ...]) -> Int8:
     top = jnp.abs(values).max(axis=axes, keepdims=True)
     scale = jnp.where(top > 0, top, LARGEST).astype(jnp.float32) / LARGEST
     return Int8(jnp.clip(jnp.round(values / scale), -LARGEST, LARGEST).astype(jnp.int8), scale)
+
+
+def to_bits(values: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Values rounded to bfloat16, as uint16."""
+    return jax.lax.bitcast_convert_type(values.astype(jnp.bfloat16), jnp.uint16)
 
 
 def store(model: nnx.Module, weights: Weights) -> None:
@@ -88,8 +95,7 @@ def store(model: nnx.Module, weights: Weights) -> None:
             if axes is None:
                 continue
             values = variable[...]
-            stored = to_int8(values, axes) if weights is Weights.INT8 else values.astype(jnp.bfloat16)
-            setattr(owner, name, LightParam(stored))
+            setattr(owner, name, LightParam(to_int8(values, axes) if weights is Weights.INT8 else to_bits(values)))
 
 
 def _shared(owner: nnx.Module, name: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:

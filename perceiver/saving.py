@@ -44,7 +44,7 @@ STORED = nnx.Any(nnx.Param, nnx.BatchStat)
 
 CONFIG, HOST, WEIGHTS, MANIFEST = "config.json", "preprocessing.json", "model.safetensors", "MANIFEST.json"
 FORMAT = 1
-DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "I32": np.int32, "I8": np.int8}
+DTYPES: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I32": np.int32, "I8": np.int8}
 """Of the tensors in a file, by their names there. No model holds float16, so its error says what it should be."""
 
 
@@ -167,7 +167,7 @@ def save(model: Model, folder: str | Path) -> Path:
     files = {
         CONFIG: dump(network_json(model.config)),
         HOST: dump(preprocessing_json(model.config)),
-        WEIGHTS: save_tensors({n: np.asarray(v) for n, v in weights(model).items()}),
+        WEIGHTS: save_tensors({n: _as_written(np.asarray(v)) for n, v in weights(model).items()}),
     }
     return write_folder(folder, files)
 
@@ -194,6 +194,11 @@ def load(folder: str | Path, types: Iterable[type] = ()) -> Model:
     config = from_json(merge(*trees), ModelConfig, [*known_types(), *types], where=str(Path(folder) / CONFIG))
     where = str(Path(folder) / WEIGHTS)
     return with_weights(config, _tensors(files[WEIGHTS], where), where)
+
+
+def _as_written(array: np.ndarray) -> np.ndarray:
+    """The bits of bfloat16 (see `LightParam`) as what they are, for every other reader of the file."""
+    return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
 
 
 def _tensors(content: bytes, where: str) -> dict[str, np.ndarray]:

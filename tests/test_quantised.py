@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors import safe_open
 
 import perceiver as p
 from perceiver import quantised, saving
@@ -150,8 +151,9 @@ def test_the_model_itself_is_left_alone(model):
 
 
 def test_a_fresh_model_may_be_declared_in_int8():
-    fresh = wide(p.Weights.INT8).build(0)
-    same(as_stored(fresh), as_stored(p.quantise(wide().build(0), p.Weights.INT8)))
+    few = {"inputs": {"state": p.State(3, project=32)}, "outputs": {"label": p.Classes(3)}}
+    fresh = wide(p.Weights.INT8, **few).build(0)
+    same(as_stored(fresh), as_stored(p.quantise(wide(**few).build(0), p.Weights.INT8)))
 
 
 PICTURE = p.Image((8, 8, 3))
@@ -178,7 +180,9 @@ INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "every modality" else ()) for name in OTHERS]
+)
 def test_every_kind_of_model_and_layer_works_in_int8(name, monkeypatch, tmp_path):
     monkeypatch.setattr(quantised, "LEAST", 1)
     monkeypatch.setattr(quantised, "NARROWEST", 1)
@@ -219,3 +223,11 @@ def test_int8_weights_under_a_float32_config_are_refused(model):
     tensors = as_stored(p.quantise(model, p.Weights.INT8))
     with pytest.raises(p.InputError, match=r"unexpected encoder\.latents\.numbers"):
         saving.with_weights(model.config, tensors, "here")
+
+
+def test_other_readers_find_bfloat16_in_the_file(model, tmp_path):
+    folder = p.quantise(model, p.Weights.BFLOAT16).save(tmp_path / "model")
+    with safe_open(folder / "model.safetensors", framework="flax") as file:
+        assert file.get_slice("encoder.latents").get_dtype() == "BF16"
+        found = file.get_slice("encoder.latents").get_shape()
+    assert tuple(found) == model.encoder.latents.shape

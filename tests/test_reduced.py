@@ -51,7 +51,7 @@ answers = nnx.jit(lambda model: model({"state": STATE}))
 def test_a_reduced_model_computes_what_the_whole_one_trains(name):
     model = built(ENCODERS[name])
     whole = answers(model)
-    for latents, depth in ((1, 1), (3, 2), (5, 1), (2, ENCODERS[name].depth)):
+    for latents, depth in ((1, 2), (3, 1)):
         part = p.reduced(model, latents, depth)
         found = answers(part)
         for output, values in masked(model, jnp.asarray(latents), jnp.asarray(depth)).items():
