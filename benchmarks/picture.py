@@ -25,7 +25,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     time, memory = upper.subplots(1, 2, sharey=True)
     _ratios(time, rows, cases, "time_ratio", "time, ours / peer (left of 1: ours is faster)")
     _ratios(memory, rows, cases, "memory_ratio", "peak memory, ours / peer (left of 1: ours takes less)")
-    time.legend(loc="upper left", fontsize=8, framealpha=0.9)
+    upper.legend(*time.get_legend_handles_labels(), loc="outside upper center", ncols=len(PEERS), fontsize=9)
     grown = lower.subplots(1, 3)
     _growth(grown[0], rows, InputScaling, "points", "seconds", "seconds by input points")
     _growth(grown[1], rows, InputScaling, "points", "memory_bytes", "GiB by input points", 2**30)

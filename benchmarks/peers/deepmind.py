@@ -42,7 +42,8 @@ def build(case: Case, variant: Variant) -> Built:
 
     @jax.jit
     def answer(parameters, state, pictures):
-        return model.apply(parameters, state, None, pictures)[0]
+        # It draws a key for dropout even where its rate is 0.
+        return model.apply(parameters, state, jax.random.key(0), pictures)[0]
 
     return Built(
         lambda: jax.block_until_ready(answer(parameters, state, pictures)), lambda out: {"": list(out.shape)}, count
