@@ -160,7 +160,7 @@ class PooledDecoder(nnx.Module):
         if at is not None or looking is not None:
             raise InputError("expected no query: the answer comes from the mean of the latents")
         among = None if shown is None else shown[..., None]
-        return self.head(latents.mean(axis=1, keepdims=True, where=among), tables)[:, 0]
+        return self.head(jnp.mean(latents, axis=1, keepdims=True, where=among), tables)[:, 0]
 
 
 class Decoder(nnx.Module):
