@@ -11,10 +11,11 @@ from benchmarks.process import Limits, Program, Worker, WorkerError
 
 def describe(threads: int | None) -> dict[str, Any]:
     """Processor, cores, memory, system and Python, by the names that the JSON has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "cores": cores,
+        "threads": threads or cores,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "python": platform.python_version(),

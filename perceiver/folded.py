@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from perceiver.tiles import SAVED, drop_weights, span, sweep
+from perceiver.tiles import SAVED, drop_weights, settle, soften, span, sweep
 from perceiver.typing import Array, Bool, Float
 
 
@@ -54,10 +54,10 @@ def attend_tokens(
     """
     b, q, h, c = queries.shape
     rows = jnp.swapaxes(queries, 1, 2).reshape(b, h * q, c)
-    if mask is not None:
-        flat = (mask.shape[0], 1, mask.shape[3]) if mask.shape[1:3] == (1, 1) else (b, h * q, mask.shape[3])
-        whole = mask if flat[1] == 1 else jnp.broadcast_to(mask, (b, h, q, mask.shape[3]))
-        mask = whole.reshape(flat)
+    if mask is not None and mask.shape[1:3] == (1, 1):
+        mask = mask[:, 0]
+    elif mask is not None:
+        mask = jnp.broadcast_to(mask, (b, h, q, mask.shape[3])).reshape(b, h * q, -1)
     rate = 0.0 if key is None else dropout
     out, total = _attend(rows, tokens, mask, key if rate else None, Settings(epsilon, rate))
     return jnp.swapaxes(out.reshape(b, h, q, c), 1, 2), jnp.swapaxes(total.reshape(b, h, q), 1, 2)
@@ -91,26 +91,20 @@ def _forward(rows, tokens, mask, key, settings):
         top, total, kept, out = carry
         block = _normed(tokens, start, size, settings.epsilon)[0].astype(rows.dtype)
         logits = _logits(rows, block, mask, start)
-        new_top = jnp.maximum(top, logits.max(axis=-1))
-        safe = jnp.where(jnp.isneginf(new_top), 0.0, new_top)
-        weights = jnp.exp(logits - safe[..., None])
-        shrink = jnp.exp(top - safe)
+        weights, top, shrink = soften(logits, top)
         total = total * shrink + weights.sum(axis=-1)
         if key is not None:
             weights = weights * drop_weights(weights.shape, settings.rate, jax.random.fold_in(key, start))
             kept = kept * shrink + weights.sum(axis=-1)
         part = jnp.einsum("brk,bkc->brc", weights.astype(rows.dtype), block, preferred_element_type=jnp.float32)
-        return new_top, total, kept, out * shrink[..., None] + part
+        return top, total, kept, out * shrink[..., None] + part
 
     zeros = jnp.zeros((b, r), jnp.float32)
     begin = (zeros - jnp.inf, zeros, zeros, jnp.zeros((b, r, c), jnp.float32))
     top, total, kept, out = sweep(tokens.shape[1], span(b * r, tokens.shape[1]), step, begin)
-    seen = total > 0
-    safe = jnp.where(seen, total, 1.0)
-    out = out / safe[..., None]
-    kept = seen.astype(jnp.float32) if key is None else kept / safe
-    # +inf where nothing was seen, so that exp(logit - logsumexp) is 0 there in the backward pass.
-    out, logsumexp = map(checkpoint_name, (out, jnp.where(seen, top + jnp.log(safe), jnp.inf)), SAVED)
+    safe, logsumexp = settle(top, total)
+    kept = (total > 0).astype(jnp.float32) if key is None else kept / safe
+    out, logsumexp = map(checkpoint_name, (out / safe[..., None], logsumexp), SAVED)
     return (out, kept), (rows, tokens, mask, key, out, kept, logsumexp)
 
 

@@ -50,6 +50,28 @@ def sweep(count: int, size: int, step: Callable[[Any, Any, int], Any], carry: An
     return step(carry, whole * size, count - whole * size) if count % size else carry
 
 
+def soften(logits: Array, top: Array) -> tuple[Array, Array, Array]:
+    """One step of a running softmax over the last axis: unnormalised weights of a block of logits.
+
+    top: the largest logit so far, -inf before the first. Returns the weights, the new largest, and the factor that
+    everything summed up so far has to be multiplied with.
+    """
+    new_top = jnp.maximum(top, logits.max(axis=-1))
+    safe = jnp.where(jnp.isneginf(new_top), 0.0, new_top)
+    return jnp.exp(logits - safe[..., None]), new_top, jnp.exp(top - safe)
+
+
+def settle(top: Array, total: Array) -> tuple[Array, Array]:
+    """The end of a running softmax: what to divide the sums by, and the logsumexp.
+
+    A row that saw nothing is divided by 1, and its logsumexp is +inf, so that exp(logit - logsumexp) is 0 there in the
+    backward pass.
+    """
+    seen = total > 0
+    safe = jnp.where(seen, total, 1.0)
+    return safe, jnp.where(seen, top + jnp.log(safe), jnp.inf)
+
+
 def drop_weights(shape: tuple[int, ...], rate: float, key: jax.Array) -> Array:
     """Factors of dropout: 0 or 1 / (1 - rate)."""
     return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32) / (1.0 - rate)
@@ -111,23 +133,17 @@ def _forward(q, k, v, mask, key, rate):
             logits = _dot("bhqd,bhkd->bhqk", here, _heads(k, column, width))
             if seen_here is not None:
                 logits = jnp.where(_cut(seen_here, column, width, 3), logits, -jnp.inf)
-            new_top = jnp.maximum(top, logits.max(axis=-1))
-            safe = jnp.where(jnp.isneginf(new_top), 0.0, new_top)
-            weights = jnp.exp(logits - safe[..., None])
-            shrink = jnp.exp(top - safe)
+            weights, top, shrink = soften(logits, top)
             total = total * shrink + weights.sum(axis=-1)
             if key is not None:
                 weights = weights * drop_weights(weights.shape, rate, _tile_key(key, row, column))
             part = _dot("bhqk,bhke->bhqe", weights.astype(v.dtype), _heads(v, column, width))
-            return new_top, total, out * shrink[..., None] + part
+            return top, total, out * shrink[..., None] + part
 
         zeros = jnp.zeros((b, h, size), jnp.float32)
         begin = (zeros - jnp.inf, zeros, jnp.zeros((b, h, size, v.shape[-1]), jnp.float32))
         top, total, out = sweep(k.shape[1], k_size, columns, begin)
-        seen = total > 0
-        safe = jnp.where(seen, total, 1.0)
-        # +inf where nothing was seen, so that exp(logit - logsumexp) is 0 there in the backward pass.
-        logsumexp = jnp.where(seen, top + jnp.log(safe), jnp.inf)
+        safe, logsumexp = settle(top, total)
         return _put(carry[0], out / safe[..., None], row), _put(carry[1], logsumexp, row)
 
     begin = (jnp.zeros((b, queries, h, v.shape[-1]), v.dtype), jnp.zeros((b, queries, h), jnp.float32))

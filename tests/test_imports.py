@@ -28,7 +28,7 @@ LAYERS = [
         "flow",
     },
     {"attention", "quantised"},
-    {"adapters", "encoder"},
+    {"adapters", "encoder", "join"},
     {"decoders"},
     {"model"},
     {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts", "zeroshot"},

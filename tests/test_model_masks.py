@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import perceiver as p
-from perceiver.model import Join
+from perceiver.join import Join
 from perceiver.saving import weights, with_weights
 from perceiver.tokens import Tokens
 from tests.models import filled

@@ -153,7 +153,17 @@ def test_the_model_itself_is_left_alone(model):
 def test_a_fresh_model_may_be_declared_in_int8():
     few = {"inputs": {"state": p.State(3, project=32)}, "outputs": {"label": p.Classes(3)}}
     fresh = wide(p.Weights.INT8, **few).build(0)
-    same(as_stored(fresh), as_stored(p.quantise(wide(**few).build(0), p.Weights.INT8)))
+    declared, converted = as_stored(fresh), as_stored(p.quantise(wide(**few).build(0), p.Weights.INT8))
+    assert declared.keys() == converted.keys()
+    for name, value in declared.items():
+        assert value.dtype == converted[name].dtype
+        # One program draws and rounds here, two there: a number between two steps may fall to either.
+        apart = np.abs(value.astype(np.float64) - converted[name].astype(np.float64))
+        if value.dtype == np.int8:
+            assert apart.max() <= 1
+            assert apart.mean() < 1e-3
+        else:
+            assert (apart <= 1e-6 * np.abs(value)).all()
 
 
 PICTURE = p.Image((8, 8, 3))

@@ -17,10 +17,7 @@ probe = torch_common.probe
 
 def load(threads: int) -> dict:
     """See `contract`."""
-    from importlib.metadata import version
-
-    torch_common.set_threads(threads)
-    return {"torch": torch.__version__, "perceiver-io": version("perceiver-io")}
+    return torch_common.start(threads, "perceiver-io")
 
 
 def build(case: Case, variant: Variant) -> Built:

@@ -29,10 +29,7 @@ probe = torch_common.probe
 
 def load(threads: int) -> dict:
     """See `contract`."""
-    from importlib.metadata import version
-
-    torch_common.set_threads(threads)
-    return {"torch": torch.__version__, "perceiver-pytorch": version("perceiver-pytorch")}
+    return torch_common.start(threads, "perceiver-pytorch")
 
 
 def build(case: Case, variant: Variant) -> Built:

@@ -73,7 +73,7 @@ def _forward(config: ModelConfig, given: models.Call) -> Built:
 def _training(config: ModelConfig, case: Training | Contrastive) -> Built:
     given = models.call(case)
     batch = {"inputs": given.inputs, "masks": given.masks, "targets": given.targets}
-    trainer = Trainer(_experiment(config, _objective(case), case.batch))
+    trainer = Trainer(experiment(config, _objective(case), case.batch))
     state = trainer.start()
     parameters = _count(state.parameters)
 
@@ -86,7 +86,7 @@ def _training(config: ModelConfig, case: Training | Contrastive) -> Built:
     return Built(step, _shapes, parameters)
 
 
-def _experiment(config: Any, objective: Objective, batch: int) -> Experiment:
+def experiment(config: Any, objective: Objective, batch: int) -> Experiment:
     """What the training step takes of an experiment; there is no stream of batches, no validation and no test."""
     import grain
 

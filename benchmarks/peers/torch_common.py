@@ -1,6 +1,7 @@
 """What every torch peer needs: threads, compilation, a training step. Imports torch alone; Python 3.10 on."""
 
 import functools
+import importlib.metadata
 import typing
 
 import numpy as np
@@ -10,11 +11,15 @@ from benchmarks import probes
 from benchmarks.peers.contract import Built, Variant
 
 
-def set_threads(threads: int) -> None:
-    """Threads inside of an operation. Runs something small, so that what torch sets up once is there."""
+def start(threads: int, package: str) -> dict:
+    """Set the threads inside of an operation; versions of torch and of the peer's package.
+
+    Runs something small, so that what torch sets up once is there.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     torch.ones(64, 64) @ torch.ones(64, 64)
+    return {"torch": torch.__version__, package: importlib.metadata.version(package)}
 
 
 def probe() -> dict:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from perceiver.attention import Block, CrossAttend
-from perceiver.decoders.folding import folded
+from perceiver.decoders.folding import folded, padded
 from perceiver.decoders.heads import Head, LinearHead
 from perceiver.decoders.queries import Query
 from perceiver.errors import ConfigError, InputError
@@ -231,11 +231,13 @@ class Decoder(nnx.Module):
     def ask(self, batch: int, at: Array | None, tokens: Mapping[str, Tokens]) -> Tokens:
         """The queries [b, q, c], at the trunk's width where there is one."""
         queries = self.query(batch, at, tokens)
-        if not hasattr(self, "padding"):
-            return queries
-        padding = self.padding[...].astype(self.dtype)
-        padding = jnp.broadcast_to(padding, (*queries.values.shape[:2], padding.shape[0]))
-        return Tokens(jnp.concatenate([queries.values, padding], axis=-1), queries.mask)
+        padding = self._padding
+        padding = None if padding is None else padding.astype(self.dtype)
+        return Tokens(padded(queries.values, padding), queries.mask)
+
+    @property
+    def _padding(self) -> Array | None:
+        return self.padding[...] if hasattr(self, "padding") else None
 
     def _some(self, latents, tokens, tables, at, looking, trunk, key) -> Array:
         queries = self.ask(latents.values.shape[0], at, tokens)
@@ -250,8 +252,7 @@ class Decoder(nnx.Module):
             return None
         if trunk is not None and trunk.project is not None:
             maps.append(trunk.project)
-        padding = self.padding[...] if hasattr(self, "padding") else None
-        fast = folded(cross, latents, padding, [*maps, head.linear])
+        fast = folded(cross, latents, self._padding, [*maps, head.linear])
         return lambda queries: head.scaled(fast(queries))
 
     def _count(self, at: Array | None, tokens: Mapping[str, Tokens]) -> int:

@@ -42,7 +42,7 @@ def folded(
         seen = attend(_split(ask(queries), attention.heads), keys, values)
         x = attention.out(seen.reshape(*seen.shape[:2], -1))
         if cross.config.residual:
-            x = x + _padded(queries, padding)
+            x = x + padded(queries, padding)
         hidden = mlp.activation(mlp.widen(mlp.norm(x)))
         return x @ kernel.astype(dtype) + hidden @ narrow + rest
 
@@ -88,7 +88,8 @@ def _split(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-def _padded(queries: Array, padding: Array | None) -> Array:
+def padded(queries: Array, padding: Array | None) -> Array:
+    """Queries [b, q, c] with their learned padding behind each; as they are without one."""
     if padding is None:
         return queries
     behind = jnp.broadcast_to(padding.astype(queries.dtype), (*queries.shape[:2], len(padding)))

@@ -15,7 +15,11 @@ def lines(text):
 
 @pytest.mark.parametrize(
     ("case", "mode"),
-    [(Canonical.LANGUAGE, TRAINING), (Canonical.FLOW, TRAINING), (Canonical.IMAGENET_FOURIER, FORWARD)],
+    [
+        pytest.param(Canonical.LANGUAGE, TRAINING, marks=pytest.mark.slow),
+        pytest.param(Canonical.FLOW, TRAINING, marks=pytest.mark.slow),
+        (Canonical.IMAGENET_FOURIER, FORWARD),
+    ],
 )
 def test_batches_are_doubled_and_measured(case, mode, capsys):
     accelerator_sides.jax_case(case, mode, 1, 60.0, True, None)
@@ -47,17 +51,14 @@ def test_a_process_that_takes_too_long_is_stopped_and_one_that_fails_says_why():
     assert "InputError" in broken.said
 
 
-def test_a_full_card_ends_the_doubling(capsys):
+def test_a_full_card_ends_the_doubling(capsys, monkeypatch):
     def prepare(batch):
         if batch > 2:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
         return lambda: None, ""
 
-    accelerator_sides.GAIN, kept = 0.0, accelerator_sides.GAIN
-    try:
-        accelerator_sides.doubled(1, 1e9, 1, prepare, False)
-    finally:
-        accelerator_sides.GAIN = kept
+    monkeypatch.setattr(accelerator_sides, "timed", lambda call, least: 0.1)
+    accelerator_sides.doubled(1, 1e9, 1, prepare, False)
     *found, last = lines(capsys.readouterr().out)
     assert [record["batch"] for record in found] == [1, 2]
     assert last == {"said": "batch 4 does not fit the memory"}

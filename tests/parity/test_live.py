@@ -37,6 +37,8 @@ from flax import nnx
 from safetensors import safe_open
 
 import perceiver
+from benchmarks.cases import Canonical
+from benchmarks.peers.hugging_face_releases import RELEASES
 from perceiver.adapters.text import TextTokens
 from perceiver.inference import ask
 from perceiver.pretrained import write_hub
@@ -136,56 +138,32 @@ def clip(rng):
     return Given(ours, {"inputs": theirs, "subsampled_output_points": chosen})
 
 
-IMAGES = {
-    "num_latents": 512,
-    "d_latents": 1024,
-    "num_blocks": 8,
-    "num_self_attends_per_block": 6,
-    "num_self_attention_heads": 8,
-    "num_cross_attention_heads": 1,
-    "qk_channels": None,
-    "v_channels": None,
-    "num_labels": 1000,
-    "image_size": 224,
-}
-FLOW = {
-    "num_latents": 2048,
-    "d_latents": 512,
-    "d_model": 322,
-    "num_blocks": 1,
-    "num_self_attends_per_block": 24,
-    "num_self_attention_heads": 16,
-    "num_cross_attention_heads": 1,
-    "train_size": [368, 496],
-}
-CLIPS = {
-    "num_latents": 784,
-    "d_latents": 512,
-    "d_model": 704,
-    "num_blocks": 1,
-    "num_self_attends_per_block": 8,
-    "num_self_attention_heads": 8,
-    "num_cross_attention_heads": 1,
-    "num_labels": 700,
-}
 LABEL = {"label": ("", 1, 1)}
-CASES = {
-    "PerceiverForImageClassificationFourier": Case(
-        IMAGES | {"d_model": 261}, 48_440_627, picture, LABEL, {"encoder inputs": 1e-4}
-    ),
-    "PerceiverForImageClassificationLearned": Case(IMAGES | {"d_model": 512}, 62_255_848, picture, LABEL),
-    "PerceiverForImageClassificationConvProcessing": Case(IMAGES | {"d_model": 322}, 48_646_522, picture, LABEL),
-    "PerceiverForMaskedLM": Case({"qk_channels": 256, "v_channels": 1280}, 201_108_230, text, {"text": ("", 1, 1)}),
-    # Theirs divides by 100, ours by 5: theirs leaves out the factor 20 of the notebook.
-    "PerceiverForOpticalFlow": Case(FLOW, 41_057_134, frames, {"flow": ("", 5, 100)}, {"encoder inputs": 2e-4}),
-    "PerceiverForMultimodalAutoencoding": Case(
-        CLIPS,
-        19_858_855,
-        clip,
-        {name: (name, 1, 1) for name in ("audio", "image", "label")},
-        {"encoder inputs": 1.2e-2, "audio": 4e-4, "image": 1e-4, "label": 4e-5},
-    ),
-}
+
+
+def case(model, *rest):
+    """The name of a released class, and its case."""
+    name, config = RELEASES[model]
+    return name, Case(config, *rest)
+
+
+CASES = dict(
+    [
+        case(Canonical.IMAGENET_FOURIER, 48_440_627, picture, LABEL, {"encoder inputs": 1e-4}),
+        case(Canonical.IMAGENET_LEARNED, 62_255_848, picture, LABEL),
+        case(Canonical.IMAGENET_CONV, 48_646_522, picture, LABEL),
+        case(Canonical.LANGUAGE, 201_108_230, text, {"text": ("", 1, 1)}),
+        # Theirs divides by 100, ours by 5: theirs leaves out the factor 20 of the notebook.
+        case(Canonical.FLOW, 41_057_134, frames, {"flow": ("", 5, 100)}, {"encoder inputs": 2e-4}),
+        case(
+            Canonical.KINETICS,
+            19_858_855,
+            clip,
+            {name: (name, 1, 1) for name in ("audio", "image", "label")},
+            {"encoder inputs": 1.2e-2, "audio": 4e-4, "image": 1e-4, "label": 4e-5},
+        ),
+    ]
+)
 
 
 # --- theirs ---------------------------------------------------------------------------------------------------------
