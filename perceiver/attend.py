@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from perceiver.errors import InputError
 from perceiver.folded import folding_pays
+from perceiver.splash import attend_with_splash
 from perceiver.tiles import attend_in_tiles, drop_weights
 from perceiver.typing import Array, Bool, Float
 
@@ -30,13 +31,15 @@ class Backend(enum.Enum):
     TILED = "tiles of queries and keys with a running softmax, recomputed in the backward pass"
     FOLDED = "projections folded into the queries, blocks of tokens with a running softmax, recomputed"
     CUDNN = "cuDNN's fused kernel"
+    SPLASH = "JAX's splash kernel for TPUs"
 
 
 class Problem(NamedTuple):
     """What the choice of a backend depends on.
 
     qk_width, v_width: of one head. channels: of the tokens that keys and values are projected from, where the
-    projections may be folded into the queries; None where keys and values are given.
+    projections may be folded into the queries; None where keys and values are given. by_query: whether the mask hides
+    other keys from one query, or one head, than from the next.
     """
 
     batch: int
@@ -48,21 +51,27 @@ class Problem(NamedTuple):
     dtype: jnp.dtype
     dropout: float = 0.0
     channels: int | None = None
+    by_query: bool = False
 
 
 def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     """The backend for a problem on a platform ("cpu", "gpu", "tpu"; default: the present one).
 
     cuDNN takes half precision without dropout and heads of up to 128 channels, which are padded to a multiple of 8.
+    Splash is taken for bfloat16 without dropout and heads of up to 256 channels, which are padded to a multiple of 128,
+    where there are logits enough for tiles and one mask for all queries.
     """
     platform = jax.default_backend() if platform is None else platform
     half = problem.dtype in (jnp.bfloat16, jnp.float16)
-    if platform == "gpu" and half and max(problem.qk_width, problem.v_width) <= 128 and not problem.dropout:
+    width, logits = max(problem.qk_width, problem.v_width), math.prod(problem[:4])
+    if platform == "gpu" and half and width <= 128 and not problem.dropout:
         return Backend.CUDNN
+    plain = problem.dtype == jnp.bfloat16 and not problem.dropout and not problem.by_query
+    if platform == "tpu" and plain and width <= 256 and logits > DEVICE_LOGITS:
+        return Backend.SPLASH
     heads, widths = problem.heads, (problem.qk_width * problem.heads, problem.v_width * problem.heads)
     if problem.channels is not None and folding_pays(problem.queries, problem.keys, heads, problem.channels, *widths):
         return Backend.FOLDED
-    logits = problem.batch * problem.heads * problem.queries * problem.keys
     return Backend.TILED if logits > (CPU_LOGITS if platform == "cpu" else DEVICE_LOGITS) else Backend.XLA
 
 
@@ -82,20 +91,29 @@ def attend(
     backend: None lets `choose_backend` decide.
 
     Raises:
-        InputError: shapes that do not belong together.
+        InputError: shapes that do not belong together, or a backend that cannot do what is asked.
     """
     _check(q, k, v, mask)
     rate = dropout if key is not None else 0.0
     if backend is None:
         shape = (q.shape[0], q.shape[2], q.shape[1], k.shape[1], q.shape[3], v.shape[3])
-        backend = choose_backend(Problem(*shape, q.dtype, rate))
+        backend = choose_backend(Problem(*shape, q.dtype, rate, by_query=differs_by_query(mask)))
     if backend is Backend.CUDNN:
         return _cudnn(q, k, v, mask)
     if backend is Backend.TILED:
         return attend_in_tiles(q, k, v, mask, key if rate else None, rate)
+    if backend is Backend.SPLASH:
+        if rate or differs_by_query(mask):
+            raise InputError("splash attention has neither dropout nor masks that differ from query to query")
+        return attend_with_splash(q, k, v, mask)
     if backend is Backend.FOLDED:
         raise InputError("keys and values are projected already: nothing is left to fold; see perceiver.folded")
     return _whole(q, k, v, mask, key if rate else None, rate)
+
+
+def differs_by_query(mask: Bool[Array, "#b #h #q k"] | None) -> bool:
+    """Whether a mask may hide other keys from one query or head than from another."""
+    return mask is not None and mask.shape[1:3] != (1, 1)
 
 
 def attention_weights(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend
+from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend, differs_by_query
 from perceiver.errors import ConfigError
 from perceiver.folded import attend_tokens
 from perceiver.positions import rotate
@@ -161,7 +161,8 @@ class Attention(nnx.Module):
         key_norm: normalises x_kv first, which lets the projections of keys and values be folded into the queries.
         """
         q = self._heads(self.query(x_q))
-        backend = self._backend(q, x_kv, foldable=key_norm is not None and angles is None, dropped=key is not None)
+        foldable = key_norm is not None and angles is None
+        backend = self._backend(q, x_kv, mask, foldable=foldable, dropped=key is not None)
         if self.mean_when_blind and mask is not None:
             seen = mask.any(axis=-1, keepdims=True)
             # A zero query over open keys weighs them all alike, which is the mean.
@@ -176,10 +177,11 @@ class Attention(nnx.Module):
             attended = attend(q, k, v, mask, dropout=self.dropout, key=key, backend=backend)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
-    def _backend(self, q: Array, x_kv: Array, foldable: bool, dropped: bool) -> Backend:
+    def _backend(self, q: Array, x_kv: Array, mask: Array | None, foldable: bool, dropped: bool) -> Backend:
         sizes = (q.shape[0], self.heads, q.shape[1], x_kv.shape[1], q.shape[3], self.value.out_features // self.heads)
         channels = x_kv.shape[2] if foldable else None
-        return choose_backend(Problem(*sizes, q.dtype, self.dropout if dropped else 0.0, channels))
+        rate = self.dropout if dropped else 0.0
+        return choose_backend(Problem(*sizes, q.dtype, rate, channels, differs_by_query(mask)))
 
     def _folded(self, q: Array, x_kv: Array, norm: nnx.LayerNorm, mask: Array | None, key: jax.Array | None) -> Array:
         """Queries to the tokens' space, weighted means of the tokens, and the values of those: see `folded`."""

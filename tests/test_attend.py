@@ -199,7 +199,12 @@ LONG = {"batch": 1, "heads": 1, "queries": 512, "keys": 50176, "qk_width": 64, "
     ("platform", "changes", "expected"),
     [
         ("cpu", {}, Backend.TILED),
-        ("tpu", {}, Backend.TILED),
+        ("tpu", {}, Backend.SPLASH),
+        ("tpu", {"channels": 64}, Backend.SPLASH),
+        ("tpu", {"dtype": jnp.float32}, Backend.TILED),
+        ("tpu", {"dropout": 0.1}, Backend.TILED),
+        ("tpu", {"by_query": True}, Backend.TILED),
+        ("tpu", {"qk_width": 261, "v_width": 261}, Backend.TILED),
         ("gpu", {}, Backend.CUDNN),
         ("gpu", {"dtype": jnp.float16}, Backend.CUDNN),
         ("gpu", {"keys": 100}, Backend.CUDNN),
@@ -214,7 +219,7 @@ LONG = {"batch": 1, "heads": 1, "queries": 512, "keys": 50176, "qk_width": 64, "
         ("cpu", {"queries": 1, "keys": CPU_LOGITS}, Backend.XLA),
         ("cpu", {"queries": 1, "keys": CPU_LOGITS + 1}, Backend.TILED),
         ("tpu", {"queries": 1, "keys": DEVICE_LOGITS}, Backend.XLA),
-        ("tpu", {"queries": 1, "keys": DEVICE_LOGITS + 1}, Backend.TILED),
+        ("tpu", {"queries": 1, "keys": DEVICE_LOGITS + 1}, Backend.SPLASH),
         ("cpu", {"queries": 256, "keys": 256, "heads": 8}, Backend.XLA),
         ("cpu", {"queries": 512, "keys": 512, "heads": 8}, Backend.TILED),
         ("cpu", {"channels": 64}, Backend.FOLDED),
@@ -239,7 +244,11 @@ def test_attend_takes_the_chosen_backend(monkeypatch):
     arrays = problem(19)
     jax.eval_shape(lambda: attend(*arrays, dropout=0.5))
     jax.eval_shape(lambda: attend(*arrays, dropout=0.5, key=jax.random.key(0)))
-    assert asked == [Problem(2, 3, 5, 19, 6, 10, jnp.dtype("float32"), rate) for rate in (0.0, 0.5)]
+    jax.eval_shape(lambda: attend(*arrays, some(19)))
+    jax.eval_shape(lambda: attend(*arrays, padded(19)))
+    expected = [(0.0, False), (0.5, False), (0.0, True), (0.0, False)]
+    shape = (2, 3, 5, 19, 6, 10)
+    assert asked == [Problem(*shape, jnp.dtype("float32"), rate, by_query=by_query) for rate, by_query in expected]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ LAYERS = [
         "products",
         "tiles",
         "folded",
+        "splash",
         "attend",
         "spectrogram",
         "patches",
