@@ -15,8 +15,9 @@ from benchmarks.sides import Side
 
 TURN = 0.2
 """Seconds that a turn of short calls fills."""
-SHORT = 0.05
-"""Calls shorter than this many seconds find the caches as the other side left them, so one goes untimed."""
+SETTLED = 30.0
+"""Calls shorter than this many seconds come behind an untimed one: while the other side computed, it emptied the
+caches, and the system took back memory that a side in use finds again at once."""
 PAUSE = 0.02
 """Seconds between turns, in which the other side's threads stop spinning."""
 
@@ -110,4 +111,4 @@ def _rounds(figures: Sequence[Figures], running: dict[int, Worker], effort: Effo
 
 def _turn(seconds: float) -> tuple[int, int]:
     """Untimed and timed calls of a turn."""
-    return (1 if seconds < SHORT else 0), max(1, min(100, math.ceil(TURN / seconds)))
+    return (1 if seconds < SETTLED else 0), max(1, min(100, math.ceil(TURN / seconds)))
