@@ -57,7 +57,7 @@ def _ratios(axes: Any, rows: Sequence[Row], cases: Sequence[str], field: str, ti
     axes.set_ylim(len(cases) - 0.5, -0.5)
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "235" else "")
     axes.tick_params(axis="x", which="both", labelsize=7)
     axes.set_title(title, fontsize=10)
 
