@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from perceiver.errors import InputError
 from perceiver.folded import folding_pays
 from perceiver.splash import attend_with_splash
-from perceiver.tiles import attend_in_tiles, drop_weights
+from perceiver.tiles import attend_in_tiles, differs_by_query, drop_weights
 from perceiver.typing import Array, Bool, Float
 
 CPU_LOGITS = 2**20
@@ -109,11 +109,6 @@ def attend(
     if backend is Backend.FOLDED:
         raise InputError("keys and values are projected already: nothing is left to fold; see perceiver.folded")
     return _whole(q, k, v, mask, key if rate else None, rate)
-
-
-def differs_by_query(mask: Bool[Array, "#b #h #q k"] | None) -> bool:
-    """Whether a mask may hide other keys from one query or head than from another."""
-    return mask is not None and mask.shape[1:3] != (1, 1)
 
 
 def attention_weights(

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend, differs_by_query
+from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend
 from perceiver.errors import ConfigError
 from perceiver.folded import attend_tokens
 from perceiver.positions import rotate
 from perceiver.products import product
-from perceiver.tiles import SAVED
+from perceiver.tiles import SAVED, differs_by_query
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float, Int
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from perceiver.tiles import SAVED, drop_weights, settle, soften, span, sweep
+from perceiver.tiles import SAVED, differs_by_query, drop_weights, settle, soften, span, sweep
 from perceiver.typing import Array, Bool, Float
 
 
@@ -54,10 +54,10 @@ def attend_tokens(
     """
     b, q, h, c = queries.shape
     rows = jnp.swapaxes(queries, 1, 2).reshape(b, h * q, c)
-    if mask is not None and mask.shape[1:3] == (1, 1):
-        mask = mask[:, 0]
-    elif mask is not None:
+    if mask is not None and differs_by_query(mask):
         mask = jnp.broadcast_to(mask, (b, h, q, mask.shape[3])).reshape(b, h * q, -1)
+    elif mask is not None:
+        mask = mask[:, 0]
     rate = 0.0 if key is None else dropout
     out, total = _attend(rows, tokens, mask, key if rate else None, Settings(epsilon, rate))
     return jnp.swapaxes(out.reshape(b, h, q, c), 1, 2), jnp.swapaxes(total.reshape(b, h, q), 1, 2)

@@ -31,7 +31,7 @@ def attend_with_splash(
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     (batch, queries, heads, width), keys = q.shape, k.shape[1]
-    block_q, block_k = block(queries), block(keys)
+    block_q, block_k = _block(queries), _block(keys)
     open_keys = jnp.ones((batch, keys), bool) if mask is None else jnp.broadcast_to(mask[:, 0, 0], (batch, keys))
     seen = open_keys.any(axis=-1, keepdims=True)
     # A padded key is 0, as a hidden one; a query is 1. Where all are hidden all are open, and the answer is dropped.
@@ -59,7 +59,7 @@ def attend_with_splash(
     return jnp.where(seen[:, :, None, None], out, 0)
 
 
-def block(count: int) -> int:
+def _block(count: int) -> int:
     """Queries or keys of a block: all of them if they are few, in whole lanes."""
     return min(BLOCK, _up(count, LANES))
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from perceiver.products import one_at_a_time
-from perceiver.typing import Array
+from perceiver.typing import Array, Bool
 
 CPU_TILE = 2**20
 """Logits (batch x heads x queries x keys) of one tile on a CPU: 4 MiB in float32."""
@@ -70,6 +70,11 @@ def settle(top: Array, total: Array) -> tuple[Array, Array]:
     seen = total > 0
     safe = jnp.where(seen, total, 1.0)
     return safe, jnp.where(seen, top + jnp.log(safe), jnp.inf)
+
+
+def differs_by_query(mask: Bool[Array, "#b #h #q k"] | None) -> bool:
+    """Whether a mask may hide other keys from one query or head than from another."""
+    return mask is not None and mask.shape[1:3] != (1, 1)
 
 
 def drop_weights(shape: tuple[int, ...], rate: float, key: jax.Array) -> Array:

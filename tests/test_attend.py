@@ -11,6 +11,7 @@ from perceiver import attend as module
 from perceiver import tiles
 from perceiver.attend import CPU_LOGITS, DEVICE_LOGITS, Backend, Problem, attend, attention_weights, choose_backend
 from perceiver.errors import InputError
+from tests.attending import explicit, padded, problem, value_and_gradients
 from tests.models import close
 
 SMALL = 8
@@ -24,43 +25,12 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(tiles, "FEWEST_QUERIES", 2)
 
 
-def problem(keys, seed=0, queries=5, widths=(6, 10), dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    qk, v = widths
-    shapes = ((2, queries, 3, qk), (2, keys, 3, qk), (2, keys, 3, v))
-    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
-
-
 def some(keys, seed=0):
     """A mask that differs everywhere, with a row that sees nothing and one that sees the last key only."""
     mask = np.random.default_rng(seed).random((2, 3, 5, keys)) < 0.6
     mask[0, 0, 1] = False
     mask[1, 2, 3] = np.arange(keys) == keys - 1
     return jnp.asarray(mask)
-
-
-def padded(keys):
-    """A mask of tokens as a cross-attend gives it; the second sample has none."""
-    return jnp.asarray(np.arange(keys) < np.array([[keys - keys // 3], [0]]))[:, None, None]
-
-
-def explicit(q, k, v, mask=None, drop=1.0):
-    """Attention as in a textbook."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
-    weights = jnp.exp(logits) if mask is None else jnp.where(mask, jnp.exp(logits), 0)
-    total = weights.sum(axis=-1, keepdims=True)
-    weights = weights / jnp.where(total == 0, 1, total) * drop
-    return jnp.einsum("bhqk,bkhe->bqhe", weights, v)
-
-
-def value_and_gradients(function):
-    """A compiled function (q, k, v, ...) -> its value and gradients of a sum that weighs every element differently."""
-
-    def both(q, k, v, *rest):
-        out, back = jax.vjp(lambda *qkv: function(*qkv, *rest), q, k, v)
-        return out, *back(jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape).astype(out.dtype))
-
-    return both
 
 
 def by_backend(**options):

@@ -10,24 +10,7 @@ import pytest
 from perceiver import splash
 from perceiver.attend import Backend, attend
 from perceiver.errors import InputError
-
-
-def arrays(queries, keys, widths=(6, 10), dtype=jnp.float32):
-    rng = np.random.default_rng(keys)
-    qk, v = widths
-    shapes = ((2, queries, 3, qk), (2, keys, 3, qk), (2, keys, 3, v))
-    return tuple(jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
-
-
-def padded(keys):
-    """The first sample has two thirds of the keys, the second none."""
-    return jnp.asarray(np.arange(keys) < np.array([[keys - keys // 3], [0]]))[:, None, None]
-
-
-def both_ways(backend, mask, *given):
-    """Values, and gradients of a sum that weighs every element differently."""
-    out, back = jax.vjp(lambda q, k, v: attend(q, k, v, mask, backend=backend), *given)
-    return out, *back(jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape).astype(out.dtype))
+from tests.attending import padded, problem, value_and_gradients
 
 
 @pytest.mark.parametrize(
@@ -42,8 +25,9 @@ def both_ways(backend, mask, *given):
 )
 def test_splash_equals_whole_attention_in_values_and_gradients(queries, keys, make_mask, monkeypatch):
     monkeypatch.setattr(splash, "BLOCK", 128)
-    given, mask = arrays(queries, keys), make_mask(keys)
-    have, want = (jax.jit(functools.partial(both_ways, way, mask))(*given) for way in (Backend.SPLASH, Backend.XLA))
+    given, mask = problem(keys, queries=queries), make_mask(keys)
+    ways = (functools.partial(attend, backend=backend) for backend in (Backend.SPLASH, Backend.XLA))
+    have, want = (jax.jit(value_and_gradients(way))(*given, mask) for way in ways)
     for actual, expected in zip(have, want, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-6 * float(jnp.abs(expected).max()))
     if make_mask is padded:
@@ -51,7 +35,7 @@ def test_splash_equals_whole_attention_in_values_and_gradients(queries, keys, ma
 
 
 def test_half_precision_keeps_its_type_and_is_near():
-    given = arrays(5, 40, dtype=jnp.bfloat16)
+    given = problem(40, dtype=jnp.bfloat16)
     out = jax.jit(functools.partial(attend, backend=Backend.SPLASH))(*given)
     assert out.dtype == jnp.bfloat16
     expected = attend(*[array.astype(jnp.float32) for array in given], backend=Backend.XLA)
@@ -59,7 +43,7 @@ def test_half_precision_keeps_its_type_and_is_near():
 
 
 def test_what_the_kernel_cannot_do_is_refused():
-    given = arrays(5, 19)
+    given = problem(19)
     with pytest.raises(InputError, match="neither dropout nor masks"):
         attend(*given, jnp.ones((2, 1, 5, 19), bool), backend=Backend.SPLASH)
     with pytest.raises(InputError, match="neither dropout nor masks"):

@@ -55,9 +55,21 @@ def test_accumulation_averages_gradients_and_updates_every_second_time():
     assert np.allclose(second["kernel"], expected["kernel"])
 
 
+@pytest.mark.parametrize("limit", [1.0, 1e-8])  # at the smaller one Adam's epsilon shows the size of a gradient
+def test_gradients_are_clipped_to_the_global_norm(limit):
+    state = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
+    huge = jax.tree.map(lambda x: jnp.full(x.shape, 1e6), state)
+    clipped, _ = optax.clip_by_global_norm(limit).update(huge, optax.EmptyState())
+    mine = adamw(1.0, weight_decay=0.0, clip=limit)
+    direct = adamw(1.0, weight_decay=0.0, clip=1e12)
+    got, _ = mine.update(huge, mine.init(state), state)
+    wanted, _ = direct.update(clipped, direct.init(state), state)
+    assert all(np.allclose(got[name], wanted[name]) for name in state)
+
+
 @pytest.mark.parametrize("size", [0.0, 0.01, 1e6])
 @pytest.mark.parametrize("limit", [1.0, 10.0, math.inf])
-def test_gradients_are_clipped_to_the_global_norm(size, limit):
+def test_clipping_is_that_of_optax(size, limit):
     state = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
     given = jax.tree.map(lambda x: size * (1.0 + jnp.arange(x.size, dtype=jnp.float32)), state)
     seen = []
