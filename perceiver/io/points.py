@@ -1,4 +1,4 @@
-"""Point clouds on the host: LAS, LAZ, KITTI, nuScenes and npz files to coordinates with features."""
+"""Point clouds on the host: LAS, LAZ, PCD, PLY, KITTI, nuScenes and npz files to coordinates with features."""
 
 import os
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from perceiver.errors import InputError, naming
 from perceiver.io.files import existing_file, refusing
 from perceiver.io.las import read_las
 from perceiver.io.lidar_bin import read_kitti, read_nuscenes
+from perceiver.io.pcd import read_pcd
+from perceiver.io.ply import read_ply
 from perceiver.io.points_npz import read_npz
 
 
@@ -47,6 +49,8 @@ READERS: dict[str, Reader] = {
     ".bin": read_kitti,
     ".pcd.bin": read_nuscenes,
     ".npz": read_npz,
+    ".pcd": read_pcd,
+    ".ply": read_ply,
 }
 
 
@@ -59,6 +63,9 @@ def read_points(path: str | os.PathLike[str], max_points: int = 50_000_000, *, d
     - `.bin` (KITTI velodyne, float32 x, y, z, intensity): intensity.
     - `.pcd.bin` (nuScenes lidar, float32 x, y, z, intensity, ring): intensity, ring.
     - `.npz` (`xyz` [n, 3], or `x`, `y`, `z` [n]): every other one-dimensional array of n numbers.
+    - `.pcd` (Point Cloud Library 0.5 to 0.7, all encodings): every other field; one of k numbers a point as
+      `name_0` to `name_<k - 1>`. A colour packed into a float32 `rgb` stays packed.
+    - `.ply` (1.0, ascii and binary): every other property of `vertex`; other elements, such as faces, are skipped.
 
     Args:
         path: the file.

@@ -292,7 +292,7 @@ def test_truncated_npz(tmp_path):
 
 def test_what_is_no_cloud(tmp_path):
     refused(tmp_path / "none.las", "no such file")
-    refused(written(tmp_path / "a.xyz", b"1 2 3"), r"one of \.las, \.laz, \.bin, \.pcd\.bin, \.npz, got 'a.xyz'")
+    refused(written(tmp_path / "a.xyz", b"1 2 3"), r"one of \.las, .* \.pcd\.bin, \.npz, \.pcd, \.ply, got 'a.xyz'")
     refused(written(tmp_path / "las", b"1 2 3"), "one of")
     for name in ("b.las", "b.laz", "b.npz", "b.bin", "b.pcd.bin"):
         refused(written(tmp_path / name, b"just some text"), "expected")
