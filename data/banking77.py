@@ -7,12 +7,14 @@ Every tenth training row is kept for validation.
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.root import folder
-from perceiver.errors import InputError
+from perceiver.errors import InputError, naming
+from perceiver.io.files import existing_file, refusing
 
 ORIGIN = "https://github.com/PolyAI-LDN/task-specific-datasets (banking_data)"
 
@@ -26,16 +28,24 @@ class Question:
 
 
 def categories(root: str | Path | None = None) -> tuple[str, ...]:
-    """Names of the intents, in the order of their numbers."""
+    """Names of the intents, in the order of their numbers.
+
+    Raises:
+        InputError: the dataset is absent, or the file is not a list of names.
+    """
     path = folder("banking77", root, ORIGIN) / "categories.json"
-    return tuple(json.loads(path.read_text(encoding="utf-8")))
+    with naming(str(path)), refusing("a JSON list of names"):
+        names = json.loads(existing_file(path).read_text(encoding="utf-8"))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"expected a JSON list of names, got {names!r:.80}")
+    return tuple(names)
 
 
 def load(root: str | Path | None = None) -> dict[str, Sequence[Question]]:
     """The splits "train", "validation" and "test".
 
     Raises:
-        InputError: the dataset is absent, or a row is not a text with a known intent.
+        InputError: the dataset is absent, a file is missing or no table, or a row is not a text with a known intent.
     """
     numbers = {name: number for number, name in enumerate(categories(root))}
     place = folder("banking77", root, ORIGIN)
@@ -48,8 +58,8 @@ def load(root: str | Path | None = None) -> dict[str, Sequence[Question]]:
 
 
 def _read(path: Path, numbers: dict[str, int]) -> list[Question]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    with naming(str(path)), refusing("a table in UTF-8"):
+        rows = list(csv.DictReader(io.StringIO(existing_file(path).read_text(encoding="utf-8"), newline="")))
     for line, row in enumerate(rows, 2):
         if not row.get("text") or row.get("category") not in numbers:
             raise InputError(f"{path}, line {line}: expected a text and a known category, got {row!r:.120}")

@@ -2,7 +2,8 @@
 
 Origin: https://github.com/IGNF/ctview (data/laz). Licence: MIT for that repository; the LiDAR HD data as such are
 published under the Licence Ouverte / Etalab 2.0. Layout: ign_lidarhd/*.laz, coordinates in EPSG:2154, metres.
-Splits by tile, in the order of the file names: the last is the test, the one before it validation, the rest training.
+Splits by tile, in the order of the file names: the last is the test, the one before it validation, the rest training;
+fewer than three tiles are a test altogether.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.root import folder
+from data.root import files, folder
+from data.splits import last_for_test
 from perceiver.errors import InputError
 from perceiver.io import read_points
 
@@ -31,17 +33,17 @@ class Tile:
     labels: np.ndarray
 
 
-def load(root: str | Path | None = None) -> dict[str, Sequence[Tile]]:
-    """The splits "train", "validation" and "test".
+def load(root: str | Path | None = None, validation: bool = True) -> dict[str, Sequence[Tile]]:
+    """The splits "train", "validation" and "test"; without validation, its tile is a training tile.
 
     Raises:
         InputError: the dataset is absent, or a file is damaged or lacks a feature.
     """
     place = folder("ign_lidarhd", root, ORIGIN)
-    tiles = [read_tile(path) for path in sorted(place.glob("*.laz"))]
-    if len(tiles) < 3:
-        raise InputError(f"{place}: expected at least 3 tiles (.laz), got {len(tiles)}")
-    return {"train": tiles[:-2], "validation": tiles[-2:-1], "test": tiles[-1:]}
+    splits = last_for_test([read_tile(path) for path in files(place, "*.laz")])
+    if validation:
+        return splits
+    return {"train": [*splits["train"], *splits["validation"]], "validation": [], "test": splits["test"]}
 
 
 def read_tile(path: Path) -> Tile:
