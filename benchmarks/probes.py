@@ -14,6 +14,8 @@ SIZES = (1024, 2048, 3072)
 ELEMENTS = 2**26
 """Float32 numbers in an array of the triad: 256 MiB, far beyond any cache."""
 REPEATS = 5
+PATIENCE = 1.0
+"""Seconds of one product, above which larger ones are left out: a library may emulate a dtype that a CPU lacks."""
 
 
 def best(call: typing.Callable[[], typing.Any], repeats: int = REPEATS) -> float:
@@ -33,7 +35,10 @@ def matmul(multiply: typing.Callable, convert: typing.Callable) -> float:
     peak = 0.0
     for size in SIZES:
         a, b = (convert(rng.standard_normal((size, size), np.float32)) for _ in range(2))
-        peak = max(peak, 2.0 * size**3 / best(functools.partial(multiply, a, b)))
+        seconds = best(functools.partial(multiply, a, b))
+        peak = max(peak, 2.0 * size**3 / seconds)
+        if seconds > PATIENCE:
+            break
     return peak
 
 

@@ -1,5 +1,8 @@
 """From a random-access source to batches, through Grain: seeded, resumable, the same on any number of threads."""
 
+import functools
+import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -27,16 +30,92 @@ Transform = Callable[[Any, np.random.Generator], Sample]
 """An item to a sample. Its randomness comes from the generator alone, which is seeded per item and epoch."""
 
 
-def training_stream(source: Source, transform: Transform, *, seed: int, batch: int) -> grain.MapDataset:
+class Skipped:
+    """The bad samples of a run: which were left out, and why. Threads and streams may share one.
+
+    Each is said once, through `logging`. What is prepared ahead counts, whether or not the run comes to use it.
+
+    most: how many different samples may be bad before the run ends.
+    """
+
+    def __init__(self, most: int = 10):
+        self.most = most
+        self._problems: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by the sample's name, in the order of the names."""
+        with self._lock:
+            return dict(sorted(self._problems.items()))
+
+    def add(self, name: str, problem: str) -> None:
+        """Note a bad sample.
+
+        Raises:
+            InputError: there are more of them than `most`; lists them all.
+        """
+        with self._lock:
+            new = name not in self._problems
+            self._problems.setdefault(name, problem)
+        if new:
+            logging.getLogger(__name__).warning("skipped %s: %s", name, problem)
+        if len(self) > self.most:
+            listed = "".join(f"\n  {name}: {problem}" for name, problem in self.problems.items())
+            raise InputError(f"more than {self.most} samples are bad, too many to skip:{listed}")
+
+    def restore(self, problems: Mapping[str, str]) -> None:
+        """Add what an earlier part of the run noted, without a word."""
+        with self._lock:
+            self._problems |= problems
+
+
+def training_stream(
+    source: Source,
+    transform: Transform,
+    *,
+    seed: int,
+    batch: int,
+    skipped: Skipped | None = None,
+    name: str = "item",
+) -> grain.MapDataset:
     """An endless stream of batches, reshuffled each epoch.
+
+    In place of an item that cannot be read or transformed (an InputError) comes the next of the source that can, with
+    the randomness that the bad one would have had: so a batch depends on nothing but its number.
+
+    skipped: where bad items are noted, which ends the run when there are too many; unless given, one of its own.
+    name: what an item is called there, with its number in the source; streams that share `skipped` need one each.
 
     Raises:
         InputError: an empty source.
     """
     if len(source) == 0:
         raise InputError("the training source is empty")
-    items = grain.MapDataset.source(source).seed(seed).shuffle()
-    return items.random_map(transform).repeat().batch(batch, drop_remainder=True)
+    noted = Skipped() if skipped is None else skipped
+    draw = functools.partial(_first_good, source=source, transform=transform, skipped=noted, name=name)
+    numbers = grain.MapDataset.source(range(len(source))).seed(seed).shuffle()
+    return numbers.random_map(draw).repeat().batch(batch, drop_remainder=True)
+
+
+def _first_good(
+    number: int, rng: np.random.Generator, *, source: Source, transform: Transform, skipped: Skipped, name: str
+) -> Sample:
+    """The item's sample, or that of the first good one behind it. What was bad before is tried again: whether an item
+    is good may depend on its randomness, and a resumed run knows nothing of other batches.
+    """
+    start, count = rng.bit_generator.state, len(source)
+    for place in ((number + step) % count for step in range(count)):
+        try:
+            return transform(source[place], rng)
+        except InputError as error:
+            problem = str(error)
+        skipped.add(f"{name} {place}", problem)
+        rng.bit_generator.state = start
+    raise InputError(f"all {count} samples of the training source are bad; {name} {place}: {problem}")
 
 
 def together(streams: Sequence[grain.MapDataset]) -> grain.MapDataset:

@@ -1,9 +1,25 @@
+import functools
+import logging
+import threading
+
 import grain
 import numpy as np
 import pytest
 
 from perceiver import InputError
-from perceiver.pipeline import in_batches, iterate, merged, together, training_stream
+from perceiver.augment import (
+    add_noise,
+    change_pitch,
+    change_speed,
+    drop,
+    jitter,
+    mask_words,
+    rand_augment,
+    random_resized_crop,
+    spec_augment,
+    warp_frequency,
+)
+from perceiver.pipeline import Skipped, in_batches, iterate, merged, together, training_stream
 
 
 def sample(item, rng):
@@ -45,6 +61,146 @@ def test_the_stream_is_the_same_on_any_number_of_threads_and_differs_by_seed():
 def test_the_position_can_be_saved_anywhere():
     stream = together([training_stream(range(9), sample, seed=0, batch=2).map(lambda b: {"inputs": b["inputs"]})])
     grain.experimental.assert_equal_output_after_checkpoint(stream[:12].to_iter_dataset())
+
+
+class Files:
+    """Items by number, some of which cannot be read."""
+
+    def __init__(self, count, bad):
+        self.count, self.bad = count, frozenset(bad)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise InputError(f"{index}.wav: expected content, got an empty file")
+        return index
+
+
+def first_epoch(source, **options):
+    batches = taken(training_stream(source, sample, seed=1, batch=4, **options), len(source) // 4)
+    return [np.concatenate([batch[g][n] for batch in batches]) for g, n in (("inputs", "x"), ("targets", "noise"))]
+
+
+def test_a_bad_item_is_left_out_named_and_counted_once(caplog):
+    skipped = Skipped()
+    with caplog.at_level(logging.WARNING):
+        order, noise = first_epoch(Files(12, {3, 4, 11}), skipped=skipped, name="recording")
+        taken(training_stream(Files(12, {3}), sample, seed=2, batch=4, skipped=skipped, name="recording"), 6)
+    whole, own_noise = first_epoch(Files(12, ()))
+    instead = {3: 5, 4: 5, 11: 0}  # the next good one, around the end
+    assert [int(n) for n in order] == [instead.get(int(n), int(n)) for n in whole]
+    assert np.array_equal(noise, own_noise)  # and the randomness of the bad one
+    assert len(skipped) == 3
+    assert list(skipped.problems) == ["recording 11", "recording 3", "recording 4"]
+    assert skipped.problems["recording 3"] == "3.wav: expected content, got an empty file"
+    assert len(caplog.messages) == 3
+    assert "skipped recording 4: 4.wav: expected content, got an empty file" in caplog.messages
+
+
+def test_randomness_spent_on_a_bad_item_is_given_back():
+    def picky(item, rng):
+        noise = rng.integers(1 << 32, dtype=np.uint32), rng.random()
+        if item == 3:
+            raise InputError("no")
+        return {"inputs": {"x": np.float32(item)}, "targets": {"noise": noise[1]}}
+
+    (good,) = taken(training_stream(range(12), lambda i, r: picky(0, r), seed=1, batch=12), 1)
+    (with_bad,) = taken(training_stream(range(12), picky, seed=1, batch=12), 1)
+    assert np.array_equal(good["targets"]["noise"], with_bad["targets"]["noise"])
+
+
+def test_too_many_bad_items_end_the_run_with_a_list_of_them():
+    skipped = Skipped(most=2)
+    with pytest.raises(InputError, match=r"(?s)more than 2 samples are bad.*item \d: \d\.wav.*item \d:.*item \d:"):
+        taken(training_stream(Files(9, {1, 4, 6}), sample, seed=0, batch=3, skipped=skipped), 30)
+    with pytest.raises(InputError, match="more than 2"):  # and goes on to do so
+        skipped.add("item 1", "again")
+
+
+@pytest.mark.parametrize("most", [3, 100])
+def test_a_source_with_nothing_good_in_it_ends_the_run(most):
+    stream = training_stream(Files(5, range(5)), sample, seed=0, batch=2, skipped=Skipped(most))
+    with pytest.raises(InputError, match=f"more than {most}" if most == 3 else "all 5 samples"):
+        taken(stream, 1)
+
+
+def test_other_errors_are_no_bad_samples():
+    def breaks(item, rng):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        taken(training_stream(range(3), breaks, seed=0, batch=1), 1)
+
+
+def test_bad_items_may_be_noted_from_many_threads():
+    skipped, start = Skipped(most=1000), threading.Barrier(8)
+
+    def note():
+        start.wait()
+        for number in range(200):
+            skipped.add(f"item {number}", "bad")
+
+    threads = [threading.Thread(target=note) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(skipped) == 200
+
+
+def augmented(item, rng):
+    """A sample of every modality from everything that draws at random."""
+    own = np.random.default_rng(item)
+    image = own.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    wave = own.normal(size=2000).astype(np.float32)
+    wave = change_pitch(change_speed(add_noise(wave, rng, colour=1.0), rng), rng)
+    mels = warp_frequency(spec_augment(own.normal(size=(30, 10)).astype(np.float32), rng), rng)
+    points = jitter(drop(own.normal(size=(50, 4)), rng, 0.5), rng, 0.1, most=0.2)
+    text = mask_words(own.integers(30, 120, 64), rng, mask=3, low=6, high=262)
+    if item % 7 == 2 and rng.random() < 0.7:  # bad in some epochs, having drawn a good deal
+        raise InputError("bad luck")
+    raw = {
+        "image": rand_augment(random_resized_crop(image, rng, (12, 12)), rng),
+        "audio": np.resize(wave, 2000),
+        "mels": mels,
+        "points": np.resize(points, (50, 4)),
+        "text": text.ids,
+    }
+    return {"inputs": raw, "masks": {"text": text.chosen}, "targets": {"text": text.targets}}
+
+
+def real_stream():
+    return training_stream(Files(23, {0, 1, 22}), augmented, seed=5, batch=4, skipped=Skipped())
+
+
+@functools.cache
+def reference():
+    """The first batches of it, which go into a third epoch."""
+    return taken(real_stream(), 14, threads=1)
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_batches_with_bad_items_and_augmentation_are_the_same_on_any_number_of_threads(threads):
+    assert same(reference(), taken(real_stream(), 14, threads=threads))
+    assert not same(reference()[:5], reference()[6:11])
+
+
+def test_they_are_the_same_after_a_resume_at_any_position():
+    iterator = iterate(real_stream())
+    for position in range(14):
+        state = iterator.get_state()
+        resumed = iterate(real_stream(), threads=3)
+        resumed.set_state(state)
+        for later in reference()[position : position + 2]:
+            assert same([later], [next(resumed)])
+        resumed.close()
+        next(iterator)
+    iterator.set_state({"next_index": 3})  # back, on an iterator that has run ahead
+    assert same([reference()[3]], [next(iterator)])
+    flat = real_stream().map(lambda batch: batch["inputs"])
+    grain.experimental.assert_equal_output_after_checkpoint(flat[:5].to_iter_dataset())
 
 
 def test_streams_side_by_side_keep_their_own_names():

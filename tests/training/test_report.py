@@ -1,21 +1,26 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from perceiver import InputError
+from perceiver.pipeline import Skipped, iterate, training_stream
 from perceiver.training.report import Finished, claim, flat, run, spread
 from tests.training.test_loop import tiny_experiment
 
 
 def test_a_report_holds_test_baselines_controls_companions_and_seconds(tmp_path):
     companion = tiny_experiment(name="alone", steps=2)
+    skipped = Skipped()
+    skipped.add("picture 7", "7.png: expected a picture")
     drawn = []
     experiment = tiny_experiment(
         baselines=lambda: {"guess": 1 / 3},
         controls=lambda model: {"shuffled": {"accuracy": 0.3}},
         pictures=lambda model, folder: drawn.append(folder),
         companions={"one sense alone": companion},
+        skipped=skipped,
     )
     ended = run(experiment, tmp_path, {"seed": 0})
     assert isinstance(ended, Finished)
@@ -27,9 +32,44 @@ def test_a_report_holds_test_baselines_controls_companions_and_seconds(tmp_path)
     assert report["seconds"] >= report["training"]["seconds"] > 0
     assert report["training"]["parameters"] > 1000
     assert drawn == [tmp_path, tmp_path / "one_sense_alone"] or drawn == [tmp_path]
+    problems = {"picture 7": "7.png: expected a picture"}
+    assert report["training"]["skipped_samples"] == {"count": 1, "problems": problems}
+    assert "skipped_samples" not in report["companions"]["one sense alone"]
     page = (tmp_path / "report.md").read_text()
+    assert "left out: 1.\n\n- picture 7: 7.png: expected a picture\n" in page
     for words in ("# tiny", "untrained", "guess", "shuffled", "one sense alone", "curves.png"):
         assert words in page
+
+
+def spoilt_experiment(bad, most=10):
+    """tiny_experiment() of whose first batch `bad` samples cannot be read."""
+    images, skipped = np.random.default_rng(0).random((40, 4, 4, 1), np.float32), Skipped(most)
+
+    def number(index, rng):
+        return {"inputs": {"number": np.int32(index)}}
+
+    first = next(iterate(training_stream(range(40), number, seed=0, batch=8)))["inputs"]["number"][:bad]
+
+    def sample(index, rng):
+        if index in first:
+            raise InputError(f"{index}.png: expected a picture")
+        return {"inputs": {"image": images[index]}, "targets": {"label": np.int32(index % 3)}}
+
+    stream = training_stream(range(40), sample, seed=0, batch=8, skipped=skipped, name="picture")
+    return tiny_experiment(batches=stream, skipped=skipped, validate_every=4)
+
+
+def test_bad_samples_of_earlier_sessions_are_not_forgotten(tmp_path):
+    first, later = spoilt_experiment(bad=2), spoilt_experiment(bad=0)
+    run(first, tmp_path, {}, stop_at=2)
+    run(later, tmp_path, {}, stop_at=3)
+    assert len(first.skipped) == 2
+    assert later.skipped.problems == first.skipped.problems
+
+
+def test_too_many_bad_samples_end_the_training(tmp_path):
+    with pytest.raises(InputError, match=r"more than 1 samples are bad(?s:.*)picture \d+: \d+\.png"):
+        run(spoilt_experiment(bad=2, most=1), tmp_path, {})
 
 
 def test_a_stopped_run_has_no_report(tmp_path):
