@@ -1,10 +1,8 @@
-"""The `perceiver` command: train and evaluate; what is about a finished model is in `cli_models`."""
+"""The `perceiver` command, and training; what is about a finished model is in `cli_evaluate` and `cli_models`."""
 
 import dataclasses
 import functools
-import importlib.util
 import inspect as introspection
-import json
 import os
 import sys
 import traceback
@@ -15,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 from rich.markdown import Markdown
-from rich.table import Table
 from tyro.conf import Positional
 
-from perceiver.cli_models import AS_IT_IS, Smaller, convert_words, inspect_words, predict_words
+from perceiver.cli_evaluate import evaluate_words
+from perceiver.cli_models import convert_words, inspect_words, predict_words
 from perceiver.console import fail, parse
 from perceiver.errors import ConfigError, InputError, MissingExtraError
+from perceiver.training.load import load_experiment
 
 if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
@@ -29,7 +28,7 @@ USAGE = """\
 perceiver: one JAX model for any sensor.
 
   perceiver train EXPERIMENT.py     train, or go on training; writes a report
-  perceiver evaluate RUN            figures of a trained model on its test split
+  perceiver evaluate RUN            figures of a trained model on its test split, or on other data
   perceiver predict MODEL --…       answers about your own files
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
-        "evaluate": _evaluate,
+        "evaluate": evaluate_words,
         "predict": predict_words,
         "convert": convert_words,
         "inspect": inspect_words,
@@ -164,95 +163,11 @@ def _without_pictures(text: str) -> str:
 def shortened(experiment: "Experiment") -> "Experiment":
     """The same experiment for a few steps."""
     steps = min(SMOKE_STEPS, experiment.steps)
-    companions = {name: shortened(companion) for name, companion in experiment.companions.items()}
     return dataclasses.replace(
-        experiment, steps=steps, validate_every=steps, checkpoint_every=max(steps // 2, 1), companions=companions
+        experiment,
+        steps=steps,
+        validate_every=steps,
+        checkpoint_every=max(steps // 2, 1),
+        companions={name: shortened(companion) for name, companion in experiment.companions.items()},
+        pretraining=None if experiment.pretraining is None else shortened(experiment.pretraining),
     )
-
-
-def load_experiment(path: Path) -> Callable[..., "Experiment"]:
-    """The function of an experiment file that bears the file's name.
-
-    The folder above the file's is put on the import path, so that experiments find `data`.
-
-    Raises:
-        InputError: no such file, or no such function in it.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: expected an experiment file, there is none")
-    root = str(path.resolve().parent.parent)
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    name = path.stem
-    spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None  # a path that ends in .py always has both
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    build = getattr(module, name, None)
-    if not callable(build):
-        raise InputError(f"{path}: expected a function called {name!r} that returns an Experiment")
-    return build
-
-
-# --- evaluate ---------------------------------------------------------------------------------------------------
-
-
-def _evaluate(words: list[str]) -> None:
-    parse(evaluate, words, "evaluate")
-
-
-def evaluate(
-    run: Positional[Path],
-    smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
-    experiment: Path | None = None,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-) -> None:
-    """Compute a trained model's figures on its test split again, from the saved folder.
-
-    Examples:
-        perceiver evaluate runs/digits
-        perceiver evaluate runs/digits --json
-        perceiver evaluate runs/digits --experiment my/digits.py
-        perceiver evaluate runs/digits --weights int8
-
-    The figures come from the experiment that trained the model: experiments/NAME.py below the current folder,
-    with the options of the run, unless another file is given.
-
-    Args:
-        run: Folder of the run, or the model folder in it.
-        smaller: How much of the model is used.
-        experiment: The experiment's file, where it is not experiments/NAME.py.
-        as_json: Print {"test": …} and nothing else on standard output.
-    """
-    from perceiver.pretrained import from_pretrained
-    from perceiver.saving import read_json
-    from perceiver.training.report import flat
-
-    workdir = run.parent if run.name == "model" and (run.parent / "experiment.json").is_file() else run
-    noted = read_json(workdir / "experiment.json") if (workdir / "experiment.json").is_file() else {}
-    options = {k: v for k, v in dict(noted.get("arguments", {})).items() if k != "smoke"}
-    test = load_experiment(experiment or _own_experiment(run, noted))(**options).test
-    scores = dict(test(smaller.apply(from_pretrained(run))))
-    if as_json:
-        print(json.dumps({"test": scores}))
-        return
-    reported = read_json(workdir / "report.json")["test"] if (workdir / "report.json").is_file() else {}
-    before = flat(reported)
-    table = Table(title=str(run))
-    for column in ("figure", "now", "in the report"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for name, value in flat(scores).items():
-        table.add_row(name, f"{value:.6f}", f"{before[name]:.6f}" if name in before else "–")
-    Console().print(table)
-
-
-def _own_experiment(run: Path, noted: Mapping[str, Any]) -> Path:
-    name = noted.get("name")
-    if not isinstance(name, str) or not name.isidentifier():
-        raise InputError(f"{run}: no experiment.json says which experiment trained this; give --experiment FILE")
-    path = Path("experiments") / f"{name}.py"
-    if not path.is_file():
-        raise InputError(f"{path}: not below the current folder; go to the project's folder or give --experiment FILE")
-    return path

@@ -43,6 +43,15 @@ def preprocessing_json(config: Any) -> Json:
     return _encode_host(config) or {}
 
 
+def types_in(config: Any) -> set[type]:
+    """The dataclasses that a config is made of, such as an adapter of the user's own."""
+    if dataclasses.is_dataclass(config):
+        return {type(config)}.union(*(types_in(getattr(config, f.name)) for f in dataclasses.fields(config)))
+    if isinstance(config, Mapping):
+        return set().union(*map(types_in, config.values()))
+    return set().union(*map(types_in, config)) if isinstance(config, list | tuple) else set()
+
+
 def to_json(config: Any) -> Json:
     """Both parts of a config in one tree."""
     return merge(network_json(config), preprocessing_json(config))

@@ -19,10 +19,18 @@ def cross_entropy(
     labels: Int[Array, "*n"],
     mask: Bool[Array, "*n"] | None = None,
     smoothing: float = 0.0,
+    weights: Float[Array, "c"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean cross-entropy in nats. smoothing: probability spread evenly over all classes (label smoothing)."""
+    """Mean cross-entropy in nats. smoothing: probability spread evenly over all classes (label smoothing).
+
+    weights: of the classes; the mean is then weighted by that of each label, so that rare classes may count more.
+    """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return mean(optax.softmax_cross_entropy(logits.astype(jnp.float32), targets), mask)
+    losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    if weights is None:
+        return mean(losses, mask)
+    share = weights[labels] if mask is None else jnp.where(mask, weights[labels], 0.0)
+    return (share * losses).sum() / jnp.maximum(share.sum(), 1e-6)
 
 
 def accuracy(

@@ -26,6 +26,23 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
+class Joined(Sequence[Any]):
+    """Several sources one after the other, each read when its item is asked for."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self._sources = list(sources)
+        self._ends = np.cumsum([len(source) for source in self._sources])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        return self._sources[which][int(index - self._ends[which]) + len(self._sources[which])]
+
+
 Transform = Callable[[Any, np.random.Generator], Sample]
 """An item to a sample. Its randomness comes from the generator alone, which is seeded per item and epoch."""
 

@@ -22,6 +22,7 @@ LAYERS = [
         "splash",
         "attend",
         "spectrogram",
+        "surroundings",
         "patches",
         "convolutions",
         "io",
@@ -41,6 +42,7 @@ LAYERS = [
     {"answers", "inspecting", "training", "viz"},
     {"console"},
     {"cli_models"},
+    {"cli_evaluate"},
     {"cli", "__main__", "__init__"},
 ]
 """A module may import from its own layer and from those above it in this list."""

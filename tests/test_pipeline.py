@@ -19,7 +19,7 @@ from perceiver.augment import (
     spec_augment,
     warp_frequency,
 )
-from perceiver.pipeline import Skipped, in_batches, iterate, merged, together, training_stream
+from perceiver.pipeline import Joined, Skipped, in_batches, iterate, merged, together, training_stream
 
 
 def sample(item, rng):
@@ -231,3 +231,24 @@ def test_evaluation_batches_have_one_shape_and_count_the_real_samples():
     assert {batch["inputs"]["x"].shape for batch, _ in batches} == {(2, 2)}
     values = np.concatenate([batch["inputs"]["x"][:count, 0] for batch, count in batches])
     assert list(values) == [0, 1, 2, 3, 4]
+
+
+def test_joined_sources_are_read_one_after_the_other_and_only_when_asked():
+    read = []
+
+    class Noted:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            read.append(index)
+            return 10 + index
+
+    joined = Joined([range(3), [], Noted()])
+    assert len(joined) == 5
+    assert joined[4] == 11
+    assert read == [1]
+    assert list(joined) == [0, 1, 2, 10, 11]
+    assert len(Joined([])) == 0
+    with pytest.raises(IndexError):
+        joined[5]

@@ -13,6 +13,7 @@ from flax import nnx
 from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
+from perceiver.io.audio import trim_silence
 from perceiver.positions import Fourier, Position, grid_at
 from perceiver.spectrogram import Spectrogram
 from perceiver.tokens import Tokens, check_array, presence
@@ -26,11 +27,13 @@ class Sound(Adapter):
     padding changes nothing. Mask: [b] for presence or [b, n] for single samples.
 
     loudness: root mean square that `load` brings every clip to; None leaves clips as they are.
+    trim: `load` cuts off both ends what is so many decibels quieter than the loudest part; None cuts nothing.
     """
 
     samples: int
     sample_rate: int
     loudness: float | None
+    trim: float | None
 
     def example(self, batch: int) -> jax.ShapeDtypeStruct:
         """See Adapter."""
@@ -52,7 +55,10 @@ class Sound(Adapter):
             check_array(wave, ("n",), "f")
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")
-        wave = wave[: self.samples].astype(np.float32)
+        wave = wave.astype(np.float32)
+        if self.trim is not None:
+            wave = trim_silence(wave, self.sample_rate, decibels=self.trim)
+        wave = wave[: self.samples]
         if self.loudness is not None:
             wave = wave * np.float32(self.loudness / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-6))
         return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
@@ -86,6 +92,7 @@ class Waveform(Sound):
     position: Position = Fourier(bands=32)
     add_position: bool = False
     loudness: float | None = preprocessing_field(default=None)
+    trim: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.patch < 1 or self.samples % self.patch:
@@ -140,6 +147,8 @@ class LogMel(Sound):
     Kaldi's). patch: (frames, mels) of one token; mels=None takes them all. Frames that do not fill a patch are left
     out at the end. mean, std: one number each, or one per mel, of the log-mels; empty for none.
     position: two axes, time and pitch.
+    whole_clip: let time run from -1 to 1 over each clip's own length, not over the budget: what is spoken slowly then
+        looks like what is spoken fast.
     """
 
     samples: int
@@ -148,9 +157,11 @@ class LogMel(Sound):
     patch: tuple[int, int | None] = (1, None)
     project: int | None = None
     position: Position = Fourier(bands=32)
+    whole_clip: bool = False
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
     loudness: float | None = preprocessing_field(default=None)
+    trim: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if self.sample_rate != self.spectrogram.sample_rate:
@@ -225,4 +236,15 @@ class LogMelTokens(nnx.Module):
         if real is not None:
             starts = np.minimum(np.arange(times) * step, config.samples - 1)
             real = jnp.repeat(real[:, starts], pitches, axis=1)
-        return self.embed(values, grid_at(jnp.arange(times * pitches), config.grid), real)
+        places = grid_at(jnp.arange(times * pitches), config.grid)
+        if config.whole_clip and real is not None:
+            places = self._over_clip(places, real)
+        return self.embed(values, places, real)
+
+    def _over_clip(self, places: Array, real: Array) -> Array:
+        """Coordinates [b, n, 2] whose time goes from -1 to 1 over each clip's own real tokens."""
+        times, pitches = self.config.grid
+        last = real[:, ::pitches].sum(axis=1) - 1
+        time = (places[:, 0] + 1.0) / 2.0 * (times - 1)
+        own = 2.0 * time / jnp.maximum(last, 1)[:, None] - 1.0
+        return jnp.stack([own, jnp.broadcast_to(places[:, 1], own.shape)], axis=-1)

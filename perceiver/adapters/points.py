@@ -13,6 +13,7 @@ from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_chan
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, between, check_extent
+from perceiver.surroundings import NAMES, surroundings
 from perceiver.tokens import Tokens, check_array, presence
 from perceiver.typing import Array
 
@@ -24,9 +25,11 @@ class Points(Adapter):
     budget: the most points of one cloud. Fewer are padded and masked; padding and order change nothing.
     low, high: corners (x, y, z) of the metric extent that becomes [-1, 1]. Points outside are kept, past +-1.
     features: names of what follows x, y, z, such as "intensity" or "return_number".
-    mean, std: statistics of the features; empty for none.
+    mean, std: statistics of what follows x, y, z; empty for none.
     project: linear projection of [x, y, z in [-1, 1], features] to this width; None keeps them.
     position: three-dimensional positions. The finest wavelength in metres is 4 * (high - low) / (2 max_resolution).
+    neighbours: numbers of nearest points whose shape and heights `load` works out for each point and puts behind its
+        features, see `perceiver.surroundings`; raw clouds are then [b, n, 3 + features + 8 * len(neighbours)].
     recentre: on the host, move each cloud so that the middle of its bounding box in x and y, and its lowest point
         in z, are at 0. For georeferenced files; the scale stays the extent's.
 
@@ -41,6 +44,7 @@ class Points(Adapter):
     position: Fourier = Fourier(bands=16, max_resolution=(64.0, 64.0, 64.0), concatenate=False)
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
+    neighbours: tuple[int, ...] = ()
     recentre: bool = preprocessing_field(default=False)
 
     def __post_init__(self) -> None:
@@ -49,7 +53,14 @@ class Points(Adapter):
         check_extent("Points", self.low, self.high)
         if self.position.max_resolution is None:
             raise ConfigError("Points.position needs a max_resolution: a cloud has no grid to take it from")
-        check_statistics("Points", len(self.features), self.mean, self.std)
+        if any(count < 3 for count in self.neighbours):
+            raise ConfigError(f"Points.neighbours: expected at least 3 of each point, got {self.neighbours}")
+        check_statistics("Points", self.columns - 3, self.mean, self.std)
+
+    @property
+    def columns(self) -> int:
+        """Numbers of one raw point."""
+        return 3 + len(self.features) + len(NAMES) * len(self.neighbours)
 
     @property
     def tokens(self) -> int:
@@ -59,7 +70,7 @@ class Points(Adapter):
     @property
     def channels(self) -> int:
         """See Adapter."""
-        return embed_channels(3 + len(self.features), self.project, self.position, 3)
+        return embed_channels(self.columns, self.project, self.position, 3)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "PointTokens":
         """See Adapter."""
@@ -67,7 +78,7 @@ class Points(Adapter):
 
     def example(self, batch: int) -> jax.ShapeDtypeStruct:
         """See Adapter."""
-        return jax.ShapeDtypeStruct((batch, self.budget, 3 + len(self.features)), jnp.float32)
+        return jax.ShapeDtypeStruct((batch, self.budget, self.columns), jnp.float32)
 
     def load(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
         """Read a cloud file, or take an array [n, 3 + features]; a fixed random subset where it exceeds the budget.
@@ -84,8 +95,14 @@ class Points(Adapter):
             raise InputError("expected at least one point with finite numbers, got none")
         if self.recentre:
             cloud = recentred(cloud)
-        cloud = thin(cloud, self.budget, np.random.default_rng(0))
+        cloud = self.described(thin(cloud, self.budget, np.random.default_rng(0)))
         return pad_to(cloud.astype(np.float32), self.budget), np.arange(self.budget) < len(cloud)
+
+    def described(self, cloud: np.ndarray) -> np.ndarray:
+        """A finite cloud [n, 3 + features] with what surrounds each point behind it, [n, columns]."""
+        if not self.neighbours:
+            return cloud
+        return np.concatenate([cloud, surroundings(cloud[:, :3], self.neighbours)], axis=1)
 
     def rows(self, path: str | os.PathLike) -> np.ndarray:
         """All points of a file as [n, 3 + features] float64.
@@ -123,12 +140,11 @@ class PointTokens(nnx.Module):
 
     def __init__(self, config: Points, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        width = 3 + len(config.features)
-        self.embed = Embed(width, config.project, config.position, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.embed = Embed(config.columns, config.project, config.position, (1, 1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
-        """[b, n, 3 + features] -> Tokens [b, n, channels]."""
-        check_array(raw, ("b", "n", 3 + len(self.config.features)))
+        """[b, n, columns] -> Tokens [b, n, channels]."""
+        check_array(raw, ("b", "n", self.config.columns))
         if raw.shape[1] > self.config.budget:
             raise InputError(f"expected at most {self.config.budget} points, got {raw.shape[1]}")
         real = jnp.isfinite(raw).all(axis=-1)

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from perceiver.adapters.base import Adapter
+from perceiver.adapters.ngrams import Ngrams
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError, require
 from perceiver.positions import Learned, grid_at
@@ -72,6 +73,7 @@ class Text(Adapter):
     max_length: int
     width: int
     scale: float
+    ngrams: Ngrams | None = None
 
     @property
     @abc.abstractmethod
@@ -135,6 +137,7 @@ class Bytes(Text):
     enclosed: put CLS before a text and SEP behind it. With `special` this is Hugging Face's PerceiverTokenizer, while
         neither is DeepMind's.
     truncate: cut a text that is too long (before SEP, and where need be within a letter) instead of refusing it.
+    ngrams: embeddings of runs of bytes, added to those of the bytes; None has none, as the published models.
     """
 
     max_length: int
@@ -143,6 +146,7 @@ class Bytes(Text):
     special: bool = preprocessing_field(default=False)
     enclosed: bool = preprocessing_field(default=False)
     truncate: bool = preprocessing_field(default=False)
+    ngrams: Ngrams | None = None
 
     def __post_init__(self) -> None:
         if self.max_length < (least := 3 if self.enclosed else 1):
@@ -238,6 +242,7 @@ class TextTokens(nnx.Module):
         initial = nnx.initializers.truncated_normal(config.scale)
         self.table = nnx.Param(initial(rngs.params(), (config.vocabulary, config.width), jnp.float32))
         self.position = Learned(config.width).build((config.max_length,), rngs)
+        self.ngrams = None if config.ngrams is None else config.ngrams.build(config.width, rngs=rngs)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """Ids [b, n] -> Tokens [b, n, width]. Ids outside the vocabulary are the caller's error and are clamped."""
@@ -251,6 +256,8 @@ class TextTokens(nnx.Module):
         ids = jnp.clip(jnp.asarray(raw, jnp.int32), 0, self.config.vocabulary - 1)
         places = self.position(grid_at(jnp.arange(raw.shape[1]), (self.config.max_length,)))
         values = self.table[...][ids] + places
+        if self.ngrams is not None:
+            values = values + self.ngrams(ids)
         # Masked tokens keep their values: ids hold no NaN, and the reference models do the same.
         return Tokens(values.astype(self.dtype), real)
 

@@ -5,7 +5,7 @@ same samples on any number of threads and after a resume. What is given is never
 change it may be what is returned.
 """
 
-from perceiver.augment.audio import add_noise, change_gain, change_speed, random_equaliser, random_shift, trim_silence
+from perceiver.augment.audio import add_noise, change_gain, change_speed, random_equaliser, random_shift
 from perceiver.augment.images import cutout, flip, random_crop, random_erasing, random_resized_crop, shift_and_turn
 from perceiver.augment.mixing import cutmix, mixup
 from perceiver.augment.points import (
@@ -60,7 +60,6 @@ __all__ = [
     "shift",
     "shift_and_turn",
     "spec_augment",
-    "trim_silence",
     "turn_about_vertical",
     "warp_frequency",
     "warp_time",

@@ -11,7 +11,7 @@ import optax
 
 from perceiver.errors import ConfigError
 from perceiver.model import Perceiver, PerceiverConfig
-from perceiver.pipeline import Batch
+from perceiver.pipeline import Batch, Skipped
 from perceiver.quantised import Weights
 
 Objective = Callable[[Perceiver, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
@@ -38,7 +38,11 @@ class Experiment:
     pictures: draws into a folder, given the trained model.
     ema: decay of the moving average of the parameters that is evaluated and kept; None takes the parameters.
     validate_every, checkpoint_every: in steps.
+    skipped: where the stream notes the bad samples that it leaves out, for the report; the same that `training_stream`
+        was given.
     companions: smaller or other experiments trained in the same run and reported beside, by name.
+    summary: figures of all companions together, from their test figures by name.
+    pretraining: an experiment that is trained first; parameters of the same name and shape start from its best model.
     """
 
     name: str
@@ -58,7 +62,10 @@ class Experiment:
     ema: float | None = None
     validate_every: int = 200
     checkpoint_every: int = 200
+    skipped: Skipped | None = None
     companions: Mapping[str, "Experiment"] = dataclasses.field(default_factory=dict)
+    summary: Callable[[Mapping[str, Scores]], Scores] = lambda _: {}
+    pretraining: "Experiment | None" = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validate_every", "checkpoint_every"):

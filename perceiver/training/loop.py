@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from perceiver.config import types_in
 from perceiver.errors import InputError
 from perceiver.model import Perceiver
 from perceiver.pipeline import Batch, iterate
+from perceiver.pretrained import from_pretrained
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
 from perceiver.training.metrics import Bar, Log, Mean
@@ -55,8 +57,8 @@ class Outcome:
 class Trainer:
     """An experiment's compiled step and the graph of its model."""
 
-    def __init__(self, experiment: Experiment):
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None):
+        self.experiment, self.pretrained = experiment, pretrained
         self.compilations = 0
         self.graph = nnx.split(experiment.model.abstract())[0]
         self._key = jax.random.key(experiment.seed + 1)
@@ -67,6 +69,8 @@ class Trainer:
     def start(self) -> TrainState:
         """A fresh state."""
         parameters, statistics = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
+        if self.pretrained is not None:
+            parameters, _ = carried(parameters, nnx.state(self.pretrained, nnx.Param))
         ema = None if self.experiment.ema is None else _copied(parameters)
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
@@ -101,6 +105,15 @@ class Trainer:
         return optax.incremental_update(parameters, ema, 1.0 - decay)
 
 
+def carried(fresh: nnx.State, trained: nnx.State) -> tuple[nnx.State, int]:
+    """Fresh parameters, in whose place stand trained ones where name and shape agree; and how many do."""
+    known = dict(nnx.to_flat_state(trained))
+    flat = nnx.to_flat_state(fresh)
+    same = [path in known and known[path][...].shape == leaf[...].shape for path, leaf in flat]
+    chosen = {path: known[path] if agrees else leaf for (path, leaf), agrees in zip(flat, same, strict=True)}
+    return nnx.from_flat_state(chosen), sum(same)
+
+
 @jax.jit
 def _copied(tree: Any) -> Any:
     """The same arrays in buffers of their own: a step gives away those of its argument, and no two may share one."""
@@ -110,13 +123,20 @@ def _copied(tree: Any) -> Any:
 def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
+    An experiment's pretraining goes first, to its end, in workdir/pretraining.
+
     stop_at: end this session after that many updates in all, as if interrupted; a later call goes on.
 
     Raises:
         TrainingError: the loss is not finite.
-        InputError: workdir holds the checkpoints of another model.
+        InputError: workdir holds the checkpoints of another model; or too many samples are bad.
     """
-    trainer = Trainer(experiment)
+    pretrained = None
+    if experiment.pretraining is not None:
+        fit(experiment.pretraining, workdir / "pretraining", log_every=log_every)
+        types = types_in(experiment.pretraining.model)
+        pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
+    trainer = Trainer(experiment, pretrained)
     last = experiment.steps if stop_at is None else min(stop_at, experiment.steps)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         session = _Session(trainer, checkpoints, workdir)
@@ -149,6 +169,8 @@ class _Session:
             self.state, record, self.done = checkpoints.restore(self.state, self.iterator)
             self.best_step, self.before = record["best_step"], record["seconds"]
             self.best = -math.inf if record["best"] is None else record["best"]
+            if self.experiment.skipped is not None:
+                self.experiment.skipped.restore(record.get("skipped", {}))
 
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self._started
@@ -199,5 +221,7 @@ class _Session:
 
     def _save(self) -> None:
         best = self.best if math.isfinite(self.best) else None
-        record = {"best": best, "best_step": self.best_step, "seconds": self.seconds()}
+        record: dict[str, Any] = {"best": best, "best_step": self.best_step, "seconds": self.seconds()}
+        if self.experiment.skipped is not None:
+            record["skipped"] = self.experiment.skipped.problems
         self.checkpoints.save(self.done, self.state, self.iterator, record)

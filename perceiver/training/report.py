@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from perceiver import viz
+from perceiver.config import types_in
 from perceiver.errors import InputError
 from perceiver.model import parameter_count
 from perceiver.pretrained import from_pretrained
@@ -48,9 +49,14 @@ def run(
         place = workdir / name.replace(" ", "_")
         ended = fit(companion, place)
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
+        companions[name] |= left_out(companion)
         companions[name]["gained_together"] = gains(report["test"], companions[name]["test"])
     report |= {
         "companions": companions,
+        "summary": dict(experiment.summary({name: own["test"] for name, own in companions.items()})),
+        "pretraining": {}
+        if experiment.pretraining is None
+        else scores(experiment.pretraining, workdir / "pretraining"),
         "seconds": round(outcome.seconds + time.perf_counter() - started, 1),
         "training": {
             "seconds": round(outcome.seconds, 1),
@@ -58,7 +64,8 @@ def run(
             "best_step": outcome.best_step,
             "best_validation": {experiment.best: outcome.best},
             "compilations": outcome.compilations,
-            "parameters": parameter_count(from_pretrained(workdir / "model")),
+            "parameters": parameter_count(_kept(experiment, workdir)),
+            **left_out(experiment),
         },
         "arguments": {name: _plain(value) for name, value in arguments.items()},
         "machine": machine(),
@@ -71,7 +78,7 @@ def run(
 
 def scores(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     """Figures of the kept model on the test split, with baselines, controls and pictures."""
-    model = from_pretrained(workdir / "model")
+    model = _kept(experiment, workdir)
     untrained = experiment.model.build(experiment.seed)
     experiment.pictures(model, workdir)
     return {
@@ -79,6 +86,18 @@ def scores(experiment: Experiment, workdir: Path) -> dict[str, Any]:
         "baselines": dict(experiment.baselines()),
         "control": {"untrained": dict(experiment.test(untrained)), **experiment.controls(model)},
     }
+
+
+def _kept(experiment: Experiment, workdir: Path) -> Any:
+    return from_pretrained(workdir / "model", types=types_in(experiment.model))
+
+
+def left_out(experiment: Experiment) -> dict[str, Any]:
+    """The bad samples that were skipped in training, where the experiment notes them: how many, and what is wrong."""
+    if experiment.skipped is None:
+        return {}
+    problems = experiment.skipped.problems
+    return {"skipped_samples": {"count": len(problems), "problems": problems}}
 
 
 def gains(whole: Scores, companion: Scores) -> dict[str, float]:
@@ -153,21 +172,37 @@ def markdown(report: Mapping[str, Any], workdir: Path) -> str:
         + ", ".join(f"({n} {v:.4f})." for n, v in training["best_validation"].items()),
         "The test split was used once, after that.",
         "",
+        *_skipped(training),
         *_table("Test", report["test"], report["control"].get("untrained", {})),
         *_table("Baselines on the same split", report["baselines"]),
     ]
     for name, control in report["control"].items():
         if name != "untrained":
             lines += _table(f"Control: {name.replace('_', ' ')}", control)
+    if report["pretraining"]:
+        before = report["pretraining"]
+        lines += _table("What it was trained on before", before["test"], before["control"].get("untrained", {}))
+    if report["summary"]:
+        lines += _table("Companions together", report["summary"])
     for name, companion in report["companions"].items():
         title = f"Beside it: {name} ({companion['seconds']} s)"
         lines += _table(title, companion["test"], companion["control"]["untrained"])
+        lines += _skipped(companion)
         if companion["gained_together"]:
             lines += _table(f"{report['name']} minus {name}", companion["gained_together"])
     pictures = sorted(path.name for path in workdir.glob("*.png"))
     lines += [f"![{name}]({name})\n" for name in pictures]
     lines += ["Arguments: " + ", ".join(f"`{n}={v}`" for n, v in report["arguments"].items()), ""]
     return "\n".join(lines)
+
+
+def _skipped(figures: Mapping[str, Any]) -> list[str]:
+    """The bad samples as a list, where they were noted."""
+    if "skipped_samples" not in figures:
+        return []
+    skipped = figures["skipped_samples"]
+    lines = [f"- {name}: {problem}" for name, problem in skipped["problems"].items()]
+    return [f"Bad training samples, left out: {skipped['count']}.", "", *lines, *([""] if lines else [])]
 
 
 def _table(title: str, figures: Mapping[str, Any], untrained: Mapping[str, Any] | None = None) -> list[str]:

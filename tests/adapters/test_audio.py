@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,24 @@ def test_positions_that_are_added_to_sound_hide_no_padding():
     check_masked_elements_do_not_matter(adapter, clip, np.arange(32) < np.array([[20], [32]]), np.nan)
     with pytest.raises(ConfigError, match="a position of 8 channels, as wide as the values, got 5"):
         _ = p.Waveform(32, sample_rate=8000, patch=8, position=p.Fourier(2), add_position=True).channels
+
+
+def test_time_may_run_over_each_clips_own_length():
+    config = dataclasses.replace(LOGMEL, whole_clip=True)
+    mask = np.arange(96) < np.array([[96], [33]])  # 3 and 2 patches along time
+    own, fixed = built(config)(CLIPS["logmel"], mask), built(LOGMEL)(CLIPS["logmel"], mask)
+    np.testing.assert_array_equal(own.mask, fixed.mask)
+    np.testing.assert_allclose(own.values[0, :, 4], [-1, -1, 0, 0, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(own.values[1, :4, 4], [-1, -1, 1, 1], atol=1e-6)
+    close(own.values[0], fixed.values[0], 1e-6)
+    short = built(config)(CLIPS["logmel"][:, :33])
+    count = short.values.shape[1]
+    close(short.values[1], own.values[1, :count], 1e-6)
+
+
+def test_quiet_ends_may_be_cut_off():
+    quiet, sound = np.full(400, 1e-4, np.float32), 0.5 * np.sin(np.arange(400) * 0.3).astype(np.float32)
+    config = p.Waveform(1600, sample_rate=8000, patch=8, trim=30.0)
+    _, mask = config.load(np.concatenate([quiet, quiet, sound, quiet]))
+    assert 400 <= mask.sum() <= 400 + 2 * 160 + 160  # 20 ms are left around it
+    assert dataclasses.replace(config, trim=None).load(np.concatenate([quiet, sound]))[1].sum() == 800

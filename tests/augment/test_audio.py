@@ -9,7 +9,6 @@ from perceiver.augment import (
     change_tempo,
     random_equaliser,
     random_shift,
-    trim_silence,
 )
 
 RATE = 8000
@@ -125,14 +124,3 @@ def test_an_equaliser_is_smooth_and_bounded():
     assert np.abs(gains).max() < 9.01
     assert np.ptp(gains) > 4
     assert np.abs(np.diff(gains[64:])).max() < 0.5
-
-
-def test_silence_is_cut_off_both_ends_but_not_within():
-    quiet = np.zeros(RATE // 2, np.float32)
-    sound = np.concatenate([quiet, tone(seconds=0.2), quiet, tone(seconds=0.2), quiet]) + np.float32(1e-4)
-    kept = trim_silence(sound, RATE, margin=0.0)
-    assert len(kept) / RATE == pytest.approx(0.9, abs=0.04)
-    assert np.abs(kept[:200]).max() > 0.3
-    assert len(trim_silence(sound, RATE, margin=0.1)) / RATE == pytest.approx(1.1, abs=0.04)
-    assert len(trim_silence(quiet, RATE)) == len(quiet)
-    assert np.array_equal(trim_silence(tone(), RATE), tone())

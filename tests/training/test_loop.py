@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from perceiver import (
     Block,
@@ -252,3 +253,38 @@ def test_statistics_of_batch_norm_are_trained_resumed_and_kept(tmp_path):
         norm = model.adapters["image"].stem.norms[0]
         assert 0 < int(norm.mean.count[...]) <= STEPS
         assert int(norm.mean.count[...]) == int(models[0].adapters["image"].stem.norms[0].mean.count[...])
+
+
+def test_what_was_learned_before_is_carried_over_where_name_and_shape_agree(tmp_path):
+    first = tiny_experiment()
+    other = dataclasses.replace(first.model, outputs={"kind": Pooled(Classes(5))})
+    second = dataclasses.replace(first, pretraining=first, seed=7)
+    fresh = dataclasses.replace(second, pretraining=None)
+
+    kept = from_pretrained(_trained(first, tmp_path / "alone"))
+    started = Trainer(second, kept).start().parameters
+    same = jax.tree.map(np.array_equal, started, nnx.state(kept, nnx.Param))
+    assert all(jax.tree.leaves(same))
+    assert not np.array_equal(
+        started["encoder"]["latents"][...], Trainer(fresh).start().parameters["encoder"]["latents"][...]
+    )
+
+    # another question: its decoder starts afresh
+    asked = Trainer(dataclasses.replace(fresh, model=other), kept).start().parameters
+    assert np.array_equal(asked["encoder"]["latents"][...], started["encoder"]["latents"][...])
+    assert "label" not in asked["decoders"]
+
+
+def test_pretraining_goes_first_and_once(tmp_path):
+    first = tiny_experiment()
+    second = dataclasses.replace(first, pretraining=dataclasses.replace(first, name="before"), seed=7)
+    fit(second, tmp_path, stop_at=2)
+    written = (tmp_path / "pretraining" / "model" / "MANIFEST.json").stat().st_mtime_ns
+    outcome = fit(second, tmp_path)
+    assert outcome.finished
+    assert (tmp_path / "pretraining" / "model" / "MANIFEST.json").stat().st_mtime_ns == written
+
+
+def _trained(experiment, workdir):
+    fit(experiment, workdir)
+    return workdir / "model"

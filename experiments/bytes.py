@@ -1,0 +1,223 @@
+"""Masked words of Shakespeare, read byte by byte, then whether a film review praises: with and without that start.
+
+perceiver train experiments/bytes.py --root FOLDER     (FOLDER holds tinyshakespeare/ and sentence_polarity/)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data import sentence_polarity, tinyshakespeare
+from perceiver import (
+    Block,
+    Bytes,
+    Classes,
+    Encoder,
+    FromTokens,
+    Ngrams,
+    Output,
+    Perceiver,
+    PerceiverConfig,
+    TokenLogits,
+)
+from perceiver.adapters.text import BYTE_VOCABULARY, MASK, SPECIALS
+from perceiver.augment import mask_words
+from perceiver.inference import ask_all
+from perceiver.objectives import accuracy, cross_entropy
+from perceiver.pipeline import Batch, Sample, training_stream
+from perceiver.training.classification import class_judge, class_objective
+from perceiver.training.evaluation import Judged, Task, measured, scores
+from perceiver.training.experiment import Experiment
+from perceiver.training.optimizers import adamw, warmup_cosine
+
+LENGTH = 192
+"""Bytes that are read at once; of a longer review, the rest is left out."""
+STRIDE = 64
+"""Bytes from window to window of the plays."""
+
+
+def model(task: dict, width: int, latents: int, channels: int, depth: int) -> PerceiverConfig:
+    """Bytes, and runs of bytes by their hash, to one of the two answers; all but the answer is the same for both."""
+    return PerceiverConfig(
+        inputs={"text": Bytes(LENGTH, width=width, truncate=True, ngrams=Ngrams((3, 4, 5), 2**14))},
+        encoder=Encoder(
+            latents,
+            channels,
+            depth,
+            cross=Block(heads=4, qk_channels=channels, v_channels=channels, dropout=0.1),
+            latent=Block(heads=4, widening=2, dropout=0.1),
+        ),
+        outputs=task,
+    )
+
+
+def masked_words(width: int) -> dict:
+    """The first question: which byte stands at each place?"""
+    head = TokenLogits(BYTE_VOCABULARY, tied_to="text")
+    return {"bytes": Output(head, FromTokens("text"), cross=Block(heads=4, qk_channels=width, v_channels=width))}
+
+
+def polarity() -> dict:
+    """The second: does the writer like the film?"""
+    return {"label": Classes(2, names=tuple(sentence_polarity.CLASSES))}
+
+
+# --- the first question ------------------------------------------------------------------------------------------
+
+
+def windows(text: bytes) -> list[np.ndarray]:
+    """Overlapping pieces of LENGTH bytes, as ids int32."""
+    ids = np.frombuffer(text, np.uint8).astype(np.int32) + SPECIALS
+    return [ids[start : start + LENGTH] for start in range(0, max(len(ids) - LENGTH, 1), STRIDE)]
+
+
+def hide(ids: np.ndarray, rng: np.random.Generator) -> Sample:
+    """A piece with a fifth of its words hidden, and what they were; -1 where nothing is asked."""
+    hidden = mask_words(ids, rng, mask=MASK, low=SPECIALS, high=BYTE_VOCABULARY, share=0.2)
+    asked = np.where(hidden.chosen, hidden.targets, -1)
+    return {"inputs": {"text": hidden.ids}, "targets": {"bytes": asked}}
+
+
+def fill_in(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Cross-entropy of the hidden bytes, in nats."""
+    logits = model(batch["inputs"], outputs=["bytes"], key=key)["bytes"]
+    wanted = jnp.asarray(batch["targets"]["bytes"])
+    asked = wanted >= 0
+    return cross_entropy(logits, wanted, asked), {"accuracy": accuracy(logits, wanted, asked)}
+
+
+def judge_filling(model: Perceiver, pieces: Sequence[np.ndarray]) -> Judged:
+    """Nats per hidden byte, and the share that is found, of each piece; the words are hidden by the piece's number."""
+    samples = [hide(ids, np.random.default_rng(i)) for i, ids in enumerate(pieces)]
+    logits = np.asarray(jax.nn.log_softmax(ask_all(model, samples, 64, ["bytes"])["bytes"], axis=-1))
+    wanted = np.stack([sample["targets"]["bytes"] for sample in samples])
+    asked = wanted >= 0
+    chance = np.take_along_axis(logits, np.maximum(wanted, 0)[..., None], axis=-1)[..., 0]
+    count = np.maximum(asked.sum(axis=1), 1)
+    nats = -np.where(asked, chance, 0.0).sum(axis=1) / count
+    found = ((logits.argmax(axis=-1) == wanted) & asked).sum(axis=1) / count
+    return measured([f"piece {i}" for i in range(len(pieces))], {"nats_per_byte": nats, "byte_accuracy": found})
+
+
+# --- the second question -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def adapter() -> Bytes:
+    """The input."""
+    return model(polarity(), 8, 1, 8, 1).inputs["text"]
+
+
+def as_it_is(item: sentence_polarity.Sentence) -> Sample:
+    """A sentence to the model's inputs."""
+    ids, mask = adapter().load(item.text)
+    return {"inputs": {"text": ids}, "masks": {"text": mask}}
+
+
+def sample(item: sentence_polarity.Sentence, rng: np.random.Generator) -> Sample:
+    """A sentence without some of its words."""
+    words = item.text.split(" ")
+    kept = rng.random(len(words)) >= 0.15
+    text = " ".join(word for word, keep in zip(words, kept, strict=True) if keep) or item.text
+    return as_it_is(dataclasses.replace(item, text=text)) | {"targets": {"label": np.int32(item.label)}}
+
+
+TASKS = {
+    "sentence_polarity": Task(
+        sentence_polarity.load, class_judge(as_it_is, name=lambda item: item.text, label=lambda item: item.label)
+    )
+}
+
+
+def baselines(splits: dict[str, Sequence[sentence_polarity.Sentence]]) -> dict[str, float]:
+    """Words and pairs of words by TF-IDF with a linear support vector machine."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    rows = [*splits["train"], *splits["validation"]]
+    fitted = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LinearSVC())
+    fitted.fit([row.text for row in rows], [row.label for row in rows])
+    test = splits["test"]
+    return {"linear_svm": float(fitted.score([row.text for row in test], [row.label for row in test]))}
+
+
+def bytes(
+    *,
+    root: Path | None = None,
+    steps: int = 800,
+    pretraining_steps: int = 1500,
+    batch: int = 64,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    width: int = 96,
+    latents: int = 32,
+    channels: int = 96,
+    depth: int = 3,
+    checkpoint_every: int = 500,
+) -> Experiment:
+    """Praise or blame in a film review from raw bytes, after filling in hidden words of Shakespeare's plays.
+
+    Args:
+        root: Folder that holds tinyshakespeare/ and sentence_polarity/; the variable PERCEIVER_DATA unless given.
+        steps: Updates on the reviews, of the model that starts from the plays and of the one that does not.
+        pretraining_steps: Updates on the plays.
+        batch: Texts per update.
+        seed: Of the parameters, the order of the data and the augmentation.
+        learning_rate: Its peak on the reviews; twice that on the plays.
+        width: Channels of a byte.
+        latents: Vectors in the bottleneck.
+        channels: Their width.
+        depth: Self-attention layers.
+        checkpoint_every: Updates between checkpoints.
+    """
+    sizes = {"width": width, "latents": latents, "channels": channels, "depth": depth}
+    reviews, plays = sentence_polarity.load(root), tinyshakespeare.load(root)
+    judge = TASKS["sentence_polarity"].judge
+    reading = Experiment(
+        name="masked words",
+        model=model(masked_words(width), **sizes),
+        batches=training_stream(windows(plays["train"]), hide, seed=seed, batch=batch),
+        objective=fill_in,
+        optimizer=adamw(warmup_cosine(2 * learning_rate, pretraining_steps, max(pretraining_steps // 10, 1))),
+        steps=pretraining_steps,
+        batch=batch,
+        seed=seed,
+        validate=lambda m: _of(scores(judge_filling(m, windows(plays["validation"])[::4]))),
+        best="byte_accuracy",
+        test=lambda m: scores(judge_filling(m, windows(plays["test"])[::2])),
+        validate_every=max(pretraining_steps // 4, 1),
+        checkpoint_every=checkpoint_every,
+    )
+    cold = Experiment(
+        name="without the plays",
+        model=model(polarity(), **sizes),
+        batches=training_stream(reviews["train"], sample, seed=seed, batch=batch),
+        objective=class_objective(),
+        optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        validate=lambda m: {"accuracy": scores(judge(m, reviews["validation"]))["accuracy"]},
+        best="accuracy",
+        test=lambda m: scores(judge(m, reviews["test"])),
+        ema=0.99,
+        validate_every=max(steps // 8, 1),
+        checkpoint_every=checkpoint_every,
+    )
+    return dataclasses.replace(
+        cold,
+        name="bytes",
+        pretraining=reading,
+        baselines=lambda: baselines(reviews),
+        companions={"without the plays": cold},
+    )
+
+
+def _of(figures: dict) -> dict[str, float]:
+    return {name: figures[name] for name in ("nats_per_byte", "byte_accuracy")}

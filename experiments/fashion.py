@@ -1,0 +1,125 @@
+"""Ten kinds of clothes: Fashion-MNIST from 4 x 4 patches, and beside it from raw pixels.
+
+perceiver train experiments/fashion.py --root FOLDER     (FOLDER holds fashion_mnist/; or a Debian package, see data)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import fashion_mnist
+from perceiver import Block, Classes, Encoder, Fourier, Image, PerceiverConfig
+from perceiver.augment import flip, random_crop, random_erasing
+from perceiver.pipeline import Sample, training_stream
+from perceiver.training.classification import class_judge, class_objective
+from perceiver.training.evaluation import Task, scores
+from perceiver.training.experiment import Experiment
+from perceiver.training.optimizers import adamw, warmup_cosine
+
+
+def model(patch: int, latents: int, channels: int, depth: int) -> PerceiverConfig:
+    """Pixels or patches to a class; two looks at the picture."""
+    return PerceiverConfig(
+        inputs={
+            "image": Image(
+                (28, 28, 1), patch=patch, position=Fourier(bands=28 // patch // 2 + 1), mean=(0.286,), std=(0.353,)
+            )
+        },
+        encoder=Encoder(
+            latents,
+            channels,
+            depth,
+            cross=Block(heads=4, qk_channels=channels, v_channels=channels),
+            latent=Block(heads=4, widening=2, dropout=0.1),
+            cross_attends=(0, 1),
+            towers=(0, 1),
+        ),
+        outputs={"label": Classes(10, names=fashion_mnist.CLASSES)},
+    )
+
+
+def sample(item: fashion_mnist.Picture, rng: np.random.Generator) -> Sample:
+    """A picture, mirrored, moved and with a hole in it."""
+    pixels = random_crop(flip(item.image, rng), rng, padding=2)
+    pixels = random_erasing(pixels, rng, chance=0.25)
+    return {"inputs": {"image": pixels}, "targets": {"label": np.int32(item.label)}}
+
+
+def as_it_is(item: fashion_mnist.Picture) -> Sample:
+    """A picture to the model's inputs."""
+    return {"inputs": {"image": item.image}}
+
+
+TASKS = {
+    "fashion_mnist": Task(
+        fashion_mnist.load, class_judge(as_it_is, name=lambda item: item.name, label=lambda item: item.label)
+    )
+}
+
+
+def baselines(splits: dict[str, Any]) -> dict[str, float]:
+    """Logistic regression on the pixels and nearest neighbour, on a fifth of the training pictures."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    few = range(0, len(splits["train"]), 5)
+    train = np.stack([splits["train"][i].image.ravel() for i in few]) / 255.0
+    labels = np.array([splits["train"][i].label for i in few])
+    test = np.stack([item.image.ravel() for item in splits["test"]]) / 255.0
+    truth = np.array([item.label for item in splits["test"]])
+    simple = {"logistic_regression": LogisticRegression(max_iter=200), "nearest_neighbour": KNeighborsClassifier(1)}
+    return {name: float(method.fit(train, labels).score(test, truth)) for name, method in simple.items()}
+
+
+def fashion(
+    *,
+    root: Path | None = None,
+    steps: int = 6000,
+    batch: int = 128,
+    seed: int = 0,
+    learning_rate: float = 2e-3,
+    latents: int = 16,
+    channels: int = 96,
+    depth: int = 3,
+    raw: bool = True,
+    checkpoint_every: int = 1000,
+) -> Experiment:
+    """Ten kinds of clothes from 4 x 4 patches, and beside it from raw pixels.
+
+    Args:
+        root: Folder that holds fashion_mnist/, where it is not where its Debian package puts it.
+        steps: Updates of each model.
+        batch: Pictures per update.
+        seed: Of the parameters, the order of the data and the augmentation.
+        learning_rate: Its peak, after a warm-up of a tenth of the steps.
+        latents: Vectors in the bottleneck.
+        channels: Their width.
+        depth: Self-attention layers after each of the two looks at the picture.
+        raw: Also train on raw pixels.
+        checkpoint_every: Updates between checkpoints.
+    """
+    splits = fashion_mnist.load(root)
+    judge = TASKS["fashion_mnist"].judge
+
+    def of(patch: int, name: str, **more: Any) -> Experiment:
+        return Experiment(
+            name=name,
+            model=model(patch, latents, channels, depth),
+            batches=training_stream(splits["train"], sample, seed=seed, batch=batch),
+            objective=class_objective(),
+            optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            validate=lambda m: {"accuracy": scores(judge(m, splits["validation"]))["accuracy"]},
+            best="accuracy",
+            test=lambda m: scores(judge(m, splits["test"])),
+            ema=0.995,
+            validate_every=max(steps // 8, 1),
+            checkpoint_every=checkpoint_every,
+            **more,
+        )
+
+    companions = {"raw pixels": of(1, "raw pixels")} if raw else {}
+    return of(4, "fashion", baselines=lambda: baselines(splits), companions=companions)
