@@ -1,0 +1,60 @@
+"""Every recipe goes through: data, a few steps, baselines, report. What they reach is in their docstrings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perceiver import InputError, cli
+from perceiver.training.load import load_experiment, load_tasks
+
+SMALL = ["--batch", "4", "--channels", "16", "--latents", "4"]
+RECIPES = {
+    "wall_following": [*SMALL, "--depth", "1"],
+    "intents": [*SMALL, "--depth", "1", "--width", "16"],
+    "bytes": [*SMALL, "--depth", "1", "--width", "16"],
+    "spoken_digits": [*SMALL, "--depth", "1", "--voices", "20", "--no-speakers"],
+    "autoencode": SMALL,
+    "lidar_segmentation": [*SMALL, "--depth", "1"],
+    "fashion": [*SMALL, "--depth", "1", "--no-raw"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _at_the_project(request, monkeypatch):
+    monkeypatch.chdir(request.config.rootpath)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_which_datasets_its_models_are_asked_about_and_how_it_is_run(name):
+    path = Path("experiments") / f"{name}.py"
+    tasks = load_tasks(path)
+    assert tasks
+    text = path.read_text(encoding="utf-8")
+    assert f"perceiver train {path}" in text
+    for dataset in tasks:
+        assert (Path("data") / f"{dataset}.py").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"fashion"}))
+def test_absent_data_is_said_at_once(name, tmp_path):
+    with pytest.raises(InputError, match=r"is not there\. Get it from"):
+        load_experiment(Path("experiments") / f"{name}.py")(root=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_goes_through(name, tmp_path, capsys):
+    path = Path("experiments") / f"{name}.py"
+    try:
+        cli.main(["train", str(path), "--smoke", "--workdir", str(tmp_path / name), *RECIPES[name]])
+    except SystemExit:
+        said = capsys.readouterr().err
+        if "get it" in said.lower():
+            pytest.skip(said)
+        raise
+    report = json.loads((tmp_path / name / "report.json").read_text())
+    assert report["test"]["items"] > 0
+    assert report["baselines"]
+    assert report["control"]["untrained"]
+    assert report["training"]["compilations"] == 1
