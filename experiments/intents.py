@@ -1,6 +1,9 @@
 """The intent of a question to a bank, one of 77, read from raw bytes: no tokenizer.
 
 perceiver train experiments/intents.py --root FOLDER      (FOLDER holds banking77/)
+
+Two CPU cores, seed 0: 200 s; test accuracy 90.1 % (95 % interval 89.0 to 91.1); TF-IDF of words and pairs of words with
+a linear support vector machine 89.4 %, with logistic regression 85.7 %.
 """
 
 import functools
@@ -81,7 +84,7 @@ def baselines(splits: dict) -> dict[str, float]:
 def intents(
     *,
     root: Path | None = None,
-    steps: int = 3000,
+    steps: int = 1000,
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 2e-3,

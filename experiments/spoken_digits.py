@@ -1,6 +1,10 @@
 """Spoken digits, from people that the model has never heard.
 
 perceiver train experiments/spoken_digits.py --root FOLDER      (FOLDER holds fsdd/; needs the extras audio, speech)
+
+Not finished: seed 0 gave 77.7 % on average over the four people that a model never heard (george 69.6, jackson 79.4,
+nicolas 71.4, theo 90.4; logistic regression 48.2, 80.8, 66.8, 84.6), and 95.0 % on the published split (logistic
+regression 96.5), in 639 s on two CPU cores, with settings since changed: fewer mels, less noise, no change of tempo.
 """
 
 import dataclasses
@@ -14,7 +18,7 @@ import numpy as np
 
 from data import fsdd, synthetic_digits
 from perceiver import Block, Classes, Encoder, Fourier, LogMel, Perceiver, PerceiverConfig, Spectrogram
-from perceiver.augment import add_noise, change_speed, change_tempo, random_equaliser, resample_time
+from perceiver.augment import add_noise, change_speed, random_equaliser, resample_time
 from perceiver.augment.audio import resampled
 from perceiver.io import trim_silence
 from perceiver.pipeline import Joined, Sample, Skipped, training_stream
@@ -33,7 +37,7 @@ NAMES = synthetic_digits.WORDS
 def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
     """A log-mel spectrogram in strips of 40 ms to a digit; two looks at it."""
     spectrogram = Spectrogram(
-        256, 80, mels=40, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=1e-5
+        200, 80, fft_length=256, mels=20, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=1e-5
     )
     return PerceiverConfig(
         inputs={
@@ -48,7 +52,7 @@ def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
                 mean=(-4.0,),
                 std=(3.0,),
                 loudness=0.1,
-                trim=30.0,
+                trim=45.0,
             )
         },
         encoder=Encoder(
@@ -78,14 +82,12 @@ def given(wave: np.ndarray) -> Sample:
 
 def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Generator) -> Sample:
     """A word as another person might say it, into another microphone, in another room."""
-    wave = trim_silence(item.wave, RATE, decibels=30.0)
+    wave = trim_silence(item.wave, RATE, decibels=45.0)
     wave = change_speed(wave, rng, low=0.82, high=1.22)
-    if len(wave) > 512:
-        wave = change_tempo(wave, rng, low=0.78, high=1.28, size=256)
     wave = random_equaliser(wave, rng, decibels=8.0, bands=6, octaves=5.0)
     wave = muffled(wave, rng)
     before, behind = rng.integers(0, 300, 2)
-    wave = add_noise(np.pad(wave, (before, behind)), rng, low=10.0, high=40.0)
+    wave = add_noise(np.pad(wave, (before, behind)), rng, low=20.0, high=50.0)
     return given(wave) | {"targets": {"label": np.int32(item.digit)}}
 
 
