@@ -91,7 +91,7 @@ def test_handling_of_raw_data_is_kept_apart_from_the_network():
     network, host = network_json(config), preprocessing_json(config)
     framing = {"fit": "STRETCH", "crop": 1.0, "resample": "BICUBIC"}
     assert host["inputs"]["image"] == {"mean": [0.5] * 3, "std": [0.25] * 3, "dark_background": False} | framing
-    assert host["inputs"]["waveform"] == {"sample_rate": 8000, "loudness": None}
+    assert host["inputs"]["waveform"] == {"sample_rate": 8000, "loudness": None, "trim": None}
     assert host["outputs"]["pose"]["head"]["mean"] == [10.0, -10.0]
     assert "mean" not in network["inputs"]["image"]
     assert "shape" not in host["inputs"]["image"]
