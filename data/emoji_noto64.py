@@ -7,7 +7,6 @@ Splits: 80 % training, 10 % validation, 10 % test, seeded; emoji of the same nam
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,9 @@ def _rows(place: Path) -> dict[str, Rows]:
     archive = Members(place / "noto64.zip")
     archive.check(rows, "image", source)
     light = [{"file": row.pop("image"), **row} for row in rows]
-    whole = functools.partial(_with_image, archive)
+    whole = archive.with_image
     numbers = divided([row["name"].casefold() for row in light])
     return {name: Rows(str(place), [light[number] for number in part], whole) for name, part in numbers.items()}
-
-
-def _with_image(archive: Members, row: Record) -> Record:
-    return {**row, "image": archive.read(row["file"])}
 
 
 def _emoji(record: Record) -> Emoji:

@@ -8,7 +8,6 @@ Splits: 80 % training, 10 % validation, 10 % test, seeded; images of the same ti
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,13 +63,9 @@ def _rows(place: Path) -> dict[str, Rows]:
     unique(rows, "file", source)
     archive = Members(place / "images.zip")
     archive.check(rows, "file", source)
-    whole = functools.partial(_with_image, archive)
+    whole = archive.with_image
     numbers = divided([row["title"].casefold() for row in rows])
     return {name: Rows(str(place), [rows[number] for number in part], whole) for name, part in numbers.items()}
-
-
-def _with_image(archive: Members, row: Record) -> Record:
-    return {**row, "image": archive.read(row["file"])}
 
 
 def _clipart(record: Record) -> Clipart:

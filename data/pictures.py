@@ -1,22 +1,19 @@
 """Pictures that are no files of their own: bytes from a zip or a record to uint8 arrays."""
 
-import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from data.records import Record
 from perceiver.errors import InputError, naming
 from perceiver.io.files import existing_file, refusing
-from perceiver.io.images import FORMATS, MAX_PIXELS, check_png_end, pillow_array
+from perceiver.io.images import decode_image
 
 MAX_BYTES = 2**28
 """Size above which a member of a zip is refused, before it is unpacked."""
-
-_ORIENTATION = 0x0112  # the tag of EXIF 2.32; 1 is upright
 
 
 def decode_picture(data: bytes, name: str, channels: int) -> np.ndarray:
@@ -25,17 +22,8 @@ def decode_picture(data: bytes, name: str, channels: int) -> np.ndarray:
     Raises:
         InputError: no image, truncated or too large; `name` is in front.
     """
-    with naming(name), refusing(f"an image ({', '.join(FORMATS)})"):
-        handle = io.BytesIO(data)
-        image = Image.open(handle, formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"expected at most {MAX_PIXELS} pixels, got {image.height} x {image.width}")
-        image.load()
-        if image.format == "PNG":
-            check_png_end(handle)
-        if image.getexif().get(_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        return pillow_array(image, channels, 255)
+    with naming(name):
+        return decode_image(data, channels)
 
 
 class Members:
@@ -61,6 +49,10 @@ class Members:
             if size > MAX_BYTES:
                 raise InputError(f"expected at most {MAX_BYTES} bytes, got {size}")
             return self._archive.read(name)
+
+    def with_image(self, row: Record) -> Record:
+        """A row with the content of its file."""
+        return {**row, "image": self.read(row["file"])}
 
     def check(self, rows: Sequence[dict[str, Any]], field: str, source: Path) -> None:
         """Check that every row of `source` names a file that is inside.

@@ -22,7 +22,7 @@ from perceiver import Block, Dense, Encoder, Fourier, Grid, Output, Perceiver, P
 from perceiver.inference import decode, encode
 from perceiver.objectives import squared_error
 from perceiver.pipeline import Batch, Sample, training_stream
-from perceiver.training.evaluation import Judged, Task, measured, scores
+from perceiver.training.evaluation import Judged, Task, figures_of, measured, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -236,7 +236,7 @@ def autoencode(
             steps=steps,
             batch=batch,
             seed=seed,
-            validate=lambda m: {"psnr_db": scores(judge(m, clips["validation"]))["psnr_db"]},
+            validate=lambda m: {"psnr_db": figures_of(judge(m, clips["validation"]))["psnr_db"]},
             best="psnr_db",
             test=lambda m: scores(judge(m, clips["test"])),
             baselines=lambda: baselines(clips["test"], block),

@@ -31,7 +31,7 @@ from perceiver.inference import ask_all
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import Batch, Sample, training_stream
 from perceiver.training.classification import class_judge, class_objective
-from perceiver.training.evaluation import Judged, Task, measured, scores
+from perceiver.training.evaluation import Judged, Task, figures_of, measured, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -188,7 +188,7 @@ def bytes(
         steps=pretraining_steps,
         batch=batch,
         seed=seed,
-        validate=lambda m: _of(scores(judge_filling(m, windows(plays["validation"])[::4]))),
+        validate=lambda m: figures_of(judge_filling(m, windows(plays["validation"])[::4])),
         best="byte_accuracy",
         test=lambda m: scores(judge_filling(m, windows(plays["test"])[::2])),
         validate_every=max(pretraining_steps // 4, 1),
@@ -203,7 +203,7 @@ def bytes(
         steps=steps,
         batch=batch,
         seed=seed,
-        validate=lambda m: {"accuracy": scores(judge(m, reviews["validation"]))["accuracy"]},
+        validate=lambda m: figures_of(judge(m, reviews["validation"])),
         best="accuracy",
         test=lambda m: scores(judge(m, reviews["test"])),
         ema=0.99,
@@ -217,7 +217,3 @@ def bytes(
         baselines=lambda: baselines(reviews),
         companions={"without the plays": cold},
     )
-
-
-def _of(figures: dict) -> dict[str, float]:
-    return {name: figures[name] for name in ("nats_per_byte", "byte_accuracy")}

@@ -13,7 +13,7 @@ from perceiver import Block, Classes, Encoder, Fourier, Image, PerceiverConfig
 from perceiver.augment import flip, random_crop, random_erasing
 from perceiver.pipeline import Sample, training_stream
 from perceiver.training.classification import class_judge, class_objective
-from perceiver.training.evaluation import Task, scores
+from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -112,7 +112,7 @@ def fashion(
             steps=steps,
             batch=batch,
             seed=seed,
-            validate=lambda m: {"accuracy": scores(judge(m, splits["validation"]))["accuracy"]},
+            validate=lambda m: figures_of(judge(m, splits["validation"])),
             best="accuracy",
             test=lambda m: scores(judge(m, splits["test"])),
             ema=0.995,

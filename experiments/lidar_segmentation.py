@@ -32,7 +32,7 @@ from perceiver.inference import ask_all
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import Batch, Sample, training_stream
 from perceiver.surroundings import surroundings
-from perceiver.training.evaluation import Judged, Task, confusion, scores, segmented
+from perceiver.training.evaluation import Judged, Task, confusion, figures_of, scores, segmented
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -260,7 +260,7 @@ def lidar_segmentation(
         steps=steps,
         batch=batch,
         seed=seed,
-        validate=lambda m: _plain(scores(judge(m, tiles["validation"], step=SIDE))),
+        validate=lambda m: _plain(judge(m, tiles["validation"], step=SIDE)),
         best="miou",
         test=lambda m: scores(judge(m, tiles["test"])) | densities(m, tiles["test"]),
         baselines=lambda: {"random_forest": forest([*tiles["train"], *tiles["validation"]], tiles["test"])},
@@ -274,8 +274,9 @@ def lidar_segmentation(
 def densities(model: Perceiver, tiles: Sequence[ign_lidarhd.Tile]) -> Mapping[str, Any]:
     """Figures with four times fewer, and four times more, points at once than the model was trained with."""
     found = {"fewer_points": judge(model, tiles, POINTS // 4), "more_points": judge(model, tiles, 4 * POINTS)}
-    return {name: _plain(scores(own)) for name, own in found.items()}
+    return {name: _plain(own) for name, own in found.items()}
 
 
-def _plain(figures: Mapping[str, Any]) -> dict[str, float]:
+def _plain(judged: Judged) -> dict[str, float]:
+    figures = figures_of(judged)
     return {name: figures[name] for name in ("accuracy", "miou")}

@@ -24,7 +24,7 @@ from perceiver.io import trim_silence
 from perceiver.pipeline import Joined, Sample, Skipped, training_stream
 from perceiver.spectrogram import Log
 from perceiver.training.classification import class_objective, probabilities
-from perceiver.training.evaluation import Judged, Task, classified, scores
+from perceiver.training.evaluation import Judged, Task, classified, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -183,7 +183,7 @@ def spoken_digits(
             steps=steps,
             batch=batch,
             seed=seed,
-            validate=lambda m: {"accuracy": scores(judge(m, splits["validation"]))["accuracy"]},
+            validate=lambda m: figures_of(judge(m, splits["validation"])),
             best="accuracy",
             test=lambda m: scores(judge(m, splits["test"])),
             baselines=lambda: baselines(splits),

@@ -17,7 +17,7 @@ from perceiver import Block, Classes, Encoder, Fourier, PerceiverConfig, Points
 from perceiver.adapters.base import pad_to
 from perceiver.pipeline import Sample, training_stream
 from perceiver.training.classification import class_judge, class_objective
-from perceiver.training.evaluation import Task, scores
+from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -159,7 +159,7 @@ def wall_following(
         steps=steps,
         batch=batch,
         seed=seed,
-        validate=lambda m: {"accuracy": scores(judge(m, splits["validation"]))["accuracy"]},
+        validate=lambda m: figures_of(judge(m, splits["validation"])),
         best="accuracy",
         test=lambda m: scores(judge(m, splits["test"])),
         baselines=lambda: baselines(splits),

@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from perceiver.cli_models import AS_IT_IS, Smaller
 from perceiver.console import parse
 from perceiver.errors import InputError
-from perceiver.training.load import load_experiment, load_tasks, load_types
+from perceiver.training.load import experiment_of, load_module, tasks_of, types_of
 
 
 def evaluate_words(words: list[str]) -> None:
@@ -55,34 +55,31 @@ def evaluate(
     """
     from perceiver.pretrained import from_pretrained
     from perceiver.saving import read_json
+    from perceiver.training.evaluation import scores as figures
+    from perceiver.training.evaluation import write_lines
 
     workdir = run.parent if run.name == "model" and (run.parent / "experiment.json").is_file() else run
     noted = read_json(workdir / "experiment.json") if (workdir / "experiment.json").is_file() else {}
     file = experiment or _own_experiment(run, noted)
-    model = smaller.apply(from_pretrained(run, types=load_types(file)))
+    module = load_module(file)
+    model = smaller.apply(from_pretrained(run, types=types_of(module)))
     if data is None:
         if root is not None or predictions is not None or split != "test":
             raise InputError("--root, --split and --predictions are about another dataset: name it with --data")
         options = {k: v for k, v in dict(noted.get("arguments", {})).items() if k != "smoke"}
-        scores = dict(load_experiment(file)(**options).test(model))
+        scores = dict(experiment_of(module, file)(**options).test(model))
         reported = read_json(workdir / "report.json")["test"] if (workdir / "report.json").is_file() else {}
         _show(str(run), scores, reported, as_json)
         return
     place = predictions or workdir / f"predictions-{data}-{split}.jsonl"
-    _show(f"{run} on {data}, {split}", _elsewhere(file, model, data, root, split, place), {}, as_json)
-    if not as_json:
-        Console().print(f"{place}: a line for each item", highlight=False)
-
-
-def _elsewhere(file: Path, model: Any, data: str, root: Path | None, split: str, place: Path) -> dict[str, Any]:
-    from perceiver.training.evaluation import scores, write_lines
-
-    tasks = load_tasks(file)
+    tasks = tasks_of(module, file)
     if data not in tasks:
         raise InputError(f"--data {data}: {file} asks its models about {', '.join(tasks)}")
     judged = tasks[data].judge(model, tasks[data].items(root, split))
     write_lines(judged, place)
-    return scores(judged)
+    _show(f"{run} on {data}, {split}", figures(judged), {}, as_json)
+    if not as_json:
+        Console().print(f"{place}: a line for each item", highlight=False)
 
 
 def _show(title: str, scores: Mapping[str, Any], reported: Mapping[str, Any], as_json: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perceiver import InputError, cli
-from perceiver.training.load import load_experiment, load_tasks
+from perceiver.training.load import load_experiment, load_module, tasks_of
 
 SMALL = ["--batch", "4", "--channels", "16", "--latents", "4"]
 RECIPES = {
@@ -28,7 +28,7 @@ def _at_the_project(request, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_says_which_datasets_its_models_are_asked_about_and_how_it_is_run(name):
     path = Path("experiments") / f"{name}.py"
-    tasks = load_tasks(path)
+    tasks = tasks_of(load_module(path), path)
     assert tasks
     text = path.read_text(encoding="utf-8")
     assert f"perceiver train {path}" in text

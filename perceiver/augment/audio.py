@@ -1,4 +1,4 @@
-"""Waveforms, float32 [n] in [-1, 1], mono: faster, louder, noisier, moved, coloured, trimmed. Nothing is clipped.
+"""Waveforms, float32 [n] in [-1, 1], mono: faster, louder, noisier, moved, coloured. Nothing is clipped.
 
 What changes time or pitch apart is in `stretching`.
 """

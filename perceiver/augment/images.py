@@ -1,7 +1,7 @@
 """Pictures, uint8 [h, w, c] with any number of channels: moved, cropped, mirrored, partly hidden."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image as Picture
@@ -71,11 +71,7 @@ def random_resized_crop(
     of an allowed ratio.
     """
     height, width, _ = image.shape
-    rows, columns = height, width
-    for _ in range(10):
-        pixels = rng.uniform(*area) * height * width
-        aspect = _log_uniform(rng, ratio)
-        rows, columns = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+    for rows, columns in _rectangles(height, width, rng, area, ratio):
         if 0 < rows <= height and 0 < columns <= width:
             top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
             break
@@ -110,10 +106,7 @@ def random_erasing(
     height, width, _ = image.shape
     if rng.random() >= chance:
         return image
-    for _ in range(10):
-        pixels = rng.uniform(*area) * height * width
-        aspect = _log_uniform(rng, ratio)
-        rows, columns = round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+    for rows, columns in _rectangles(height, width, rng, area, ratio):
         if rows <= height and columns <= width:
             top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
             hidden = image.copy()
@@ -141,5 +134,11 @@ def _by_channel(image: np.ndarray, change: Callable[[Picture.Image], Picture.Ima
     return np.stack(planes, axis=-1)
 
 
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    return math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1])))
+def _rectangles(
+    height: int, width: int, rng: np.random.Generator, area: tuple[float, float], ratio: tuple[float, float]
+) -> Iterator[tuple[int, int]]:
+    """Ten draws of rows and columns, each made when it is asked for; they need not fit into the picture."""
+    for _ in range(10):
+        pixels = rng.uniform(*area) * height * width
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        yield round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))

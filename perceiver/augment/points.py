@@ -8,23 +8,15 @@ import numpy as np
 
 def turn_about_vertical(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Turn a cloud [n, 3 + features] by any angle about the z axis, mirrored half of the time."""
-    angle = rng.uniform(0.0, 2 * np.pi)
-    cos, sin = np.cos(angle), np.sin(angle)
-    mirror = 1.0 if rng.random() < 0.5 else -1.0
-    turned = points.copy()
-    turned[:, 0] = mirror * (cos * points[:, 0] - sin * points[:, 1])
-    turned[:, 1] = sin * points[:, 0] + cos * points[:, 1]
+    turned = _turned(points, rng.uniform(0.0, 2 * np.pi))
+    if rng.random() >= 0.5:
+        turned[:, 0] *= -1
     return turned
 
 
 def yaw(points: np.ndarray, rng: np.random.Generator, *, degrees: float) -> np.ndarray:
     """Turn a cloud [n, 3 + features] about the z axis by at most `degrees` either way."""
-    angle = np.deg2rad(rng.uniform(-degrees, degrees))
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned = points.copy()
-    turned[:, 0] = cos * points[:, 0] - sin * points[:, 1]
-    turned[:, 1] = sin * points[:, 0] + cos * points[:, 1]
-    return turned
+    return _turned(points, np.deg2rad(rng.uniform(-degrees, degrees)))
 
 
 def mirror(
@@ -83,6 +75,14 @@ def crop_range(points: np.ndarray, rng: np.random.Generator, *, nearest: float, 
 def keep_within(points: np.ndarray, distance: float) -> np.ndarray:
     """The points [m, 3 + features] at most `distance` metres from the origin, in their old order; maybe none."""
     return points[np.linalg.norm(points[:, :3], axis=1) <= distance]
+
+
+def _turned(points: np.ndarray, angle: float) -> np.ndarray:
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = points.copy()
+    turned[:, 0] = cos * points[:, 0] - sin * points[:, 1]
+    turned[:, 1] = sin * points[:, 0] + cos * points[:, 1]
+    return turned
 
 
 def _moved(points: np.ndarray, places: np.ndarray) -> np.ndarray:

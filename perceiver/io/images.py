@@ -1,6 +1,7 @@
 """Images on the host: files to uint8 arrays, resizing and cropping, and arrays to PNG files."""
 
 import enum
+import io
 import math
 import os
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from perceiver.io.files import existing_file, refusing
 # Formats that Pillow decodes by itself. Left out on purpose: EPS runs ghostscript, and the many historic
 # formats recognise a file by so few bytes that random data passes for an image.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_EXPECTED = f"an image ({', '.join(FORMATS)})"
 
 # The limit from which Pillow warns of a decompression bomb: 1 GiB / 4 / 3 pixels.
 MAX_PIXELS = 89_478_485
@@ -82,14 +84,26 @@ def read_image(
             floats) that has no fixed range to bring to 8 bits.
     """
     with naming(os.fspath(path)):
-        if channels not in (None, *_MODES):
-            raise InputError(f"channels: expected 1, 3, 4 or None, got {channels}")
-        if not 0 <= background <= 255:
-            raise InputError(f"background: expected a level in [0, 255], got {background}")
+        _check_wanted(channels, background)
         file = existing_file(path)
-        with refusing(f"an image ({', '.join(FORMATS)})"), open(file, "rb") as handle:
-            image = _decode(handle, max_pixels)
-            return pillow_array(image, channels, background)
+        with refusing(_EXPECTED), open(file, "rb") as handle:
+            return pillow_array(_decode(handle, max_pixels), channels, background)
+
+
+def decode_image(
+    data: bytes, channels: int | None = None, *, background: int = 255, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """As `read_image`, of a file's content, such as a member of an archive; the caller names it in errors."""
+    _check_wanted(channels, background)
+    with refusing(_EXPECTED):
+        return pillow_array(_decode(io.BytesIO(data), max_pixels), channels, background)
+
+
+def _check_wanted(channels: int | None, background: int) -> None:
+    if channels not in (None, *_MODES):
+        raise InputError(f"channels: expected 1, 3, 4 or None, got {channels}")
+    if not 0 <= background <= 255:
+        raise InputError(f"background: expected a level in [0, 255], got {background}")
 
 
 def resize_image(array: np.ndarray, height: int, width: int, resample: Resample = Resample.BICUBIC) -> np.ndarray:

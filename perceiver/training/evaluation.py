@@ -60,15 +60,19 @@ class Task:
         return items
 
 
+def figures_of(judged: Judged) -> dict[str, float]:
+    """Figures over all items; one that has no value, such as the overlap of an absent class, is left out."""
+    figures = judged.figures({name: values.sum(axis=0)[None] for name, values in judged.counts.items()})
+    return {name: float(value[0]) for name, value in figures.items() if np.isfinite(value[0])}
+
+
 def scores(judged: Judged) -> dict[str, Any]:
     """Figures over all items, their number, and what 95 % of bootstrap samples of the items lie between.
 
     The percentile bootstrap (Efron 1979) resamples whole items, so that points of one scan stay together.
     """
     count = len(judged.lines)
-    figures = judged.figures({name: values.sum(axis=0)[None] for name, values in judged.counts.items()})
-    found: dict[str, Any] = {name: float(value[0]) for name, value in figures.items() if np.isfinite(value[0])}
-    found["items"] = count
+    found: dict[str, Any] = figures_of(judged) | {"items": count}
     if count < 2:
         return found
     times = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float32)

@@ -15,43 +15,12 @@ if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
 
 
-def load_experiment(path: Path) -> Callable[..., "Experiment"]:
-    """The function of an experiment file that bears the file's name.
-
-    The folder above the file's is put on the import path, so that experiments find `data`.
-
-    Raises:
-        InputError: no such file, or no such function in it.
-    """
-    build = getattr(_module(path), path.stem, None)
-    if not callable(build):
-        raise InputError(f"{path}: expected a function called {path.stem!r} that returns an Experiment")
-    return build
-
-
-def load_tasks(path: Path) -> Mapping[str, "Task"]:
-    """`TASKS` of an experiment file: by dataset, how a model of it is asked about the items and scored.
-
-    Raises:
-        InputError: no such file, or no TASKS in it.
-    """
-    tasks = getattr(_module(path), "TASKS", None)
-    if not isinstance(tasks, Mapping):
-        raise InputError(f"{path}: expected TASKS, which says by dataset how its models are scored on other folders")
-    return tasks
-
-
-def load_types(path: Path) -> list[type]:
-    """The dataclasses that an experiment file defines or imports: configs of its own that a saved model may name.
+def load_module(path: Path) -> ModuleType:
+    """Run an experiment file. The folder above the file's is put on the import path, so that experiments find `data`.
 
     Raises:
         InputError: no such file.
     """
-    found = vars(_module(path)).values()
-    return [value for value in found if isinstance(value, type) and dataclasses.is_dataclass(value)]
-
-
-def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise InputError(f"{path}: expected an experiment file, there is none")
     root = str(path.resolve().parent.parent)
@@ -64,3 +33,41 @@ def _module(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def load_experiment(path: Path) -> Callable[..., "Experiment"]:
+    """The function of an experiment file that bears the file's name.
+
+    Raises:
+        InputError: no such file, or no such function in it.
+    """
+    return experiment_of(load_module(path), path)
+
+
+def experiment_of(module: ModuleType, path: Path) -> Callable[..., "Experiment"]:
+    """As `load_experiment`, of a file that was run.
+
+    Raises:
+        InputError: no such function in it.
+    """
+    build = getattr(module, path.stem, None)
+    if not callable(build):
+        raise InputError(f"{path}: expected a function called {path.stem!r} that returns an Experiment")
+    return build
+
+
+def tasks_of(module: ModuleType, path: Path) -> Mapping[str, "Task"]:
+    """`TASKS` of an experiment file: by dataset, how a model of it is asked about the items and scored.
+
+    Raises:
+        InputError: no TASKS in it.
+    """
+    tasks = getattr(module, "TASKS", None)
+    if not isinstance(tasks, Mapping):
+        raise InputError(f"{path}: expected TASKS, which says by dataset how its models are scored on other folders")
+    return tasks
+
+
+def types_of(module: ModuleType) -> list[type]:
+    """The dataclasses that an experiment file defines or imports: configs of its own that a saved model may name."""
+    return [value for value in vars(module).values() if isinstance(value, type) and dataclasses.is_dataclass(value)]
