@@ -10,7 +10,7 @@ import numpy as np
 
 from data import fashion_mnist
 from perceiver import Block, Classes, Encoder, Fourier, Image, PerceiverConfig
-from perceiver.augment import flip, random_crop, random_erasing
+from perceiver.augment import flip
 from perceiver.pipeline import Sample, training_stream
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Task, figures_of, scores
@@ -40,10 +40,8 @@ def model(patch: int, latents: int, channels: int, depth: int) -> PerceiverConfi
 
 
 def sample(item: fashion_mnist.Picture, rng: np.random.Generator) -> Sample:
-    """A picture, mirrored, moved and with a hole in it."""
-    pixels = random_crop(flip(item.image, rng), rng, padding=2)
-    pixels = random_erasing(pixels, rng, chance=0.25)
-    return {"inputs": {"image": pixels}, "targets": {"label": np.int32(item.label)}}
+    """A picture, mirrored half of the time; the clothes fill their frame, and moving them only costs steps."""
+    return {"inputs": {"image": flip(item.image, rng)}, "targets": {"label": np.int32(item.label)}}
 
 
 def as_it_is(item: fashion_mnist.Picture) -> Sample:
@@ -68,7 +66,10 @@ def baselines(splits: dict[str, Any]) -> dict[str, float]:
     labels = np.array([splits["train"][i].label for i in few])
     test = np.stack([item.image.ravel() for item in splits["test"]]) / 255.0
     truth = np.array([item.label for item in splits["test"]])
-    simple = {"logistic_regression": LogisticRegression(max_iter=200), "nearest_neighbour": KNeighborsClassifier(1)}
+    simple = {
+        "logistic_regression": LogisticRegression(C=0.01, tol=1e-3, max_iter=1000),
+        "nearest_neighbour": KNeighborsClassifier(1),
+    }
     return {name: float(method.fit(train, labels).score(test, truth)) for name, method in simple.items()}
 
 
@@ -76,12 +77,12 @@ def fashion(
     *,
     root: Path | None = None,
     steps: int = 6000,
-    batch: int = 128,
+    batch: int = 64,
     seed: int = 0,
     learning_rate: float = 2e-3,
-    latents: int = 16,
+    latents: int = 8,
     channels: int = 96,
-    depth: int = 3,
+    depth: int = 2,
     raw: bool = True,
     checkpoint_every: int = 1000,
 ) -> Experiment:

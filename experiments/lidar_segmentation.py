@@ -5,6 +5,7 @@ perceiver train experiments/lidar_segmentation.py --root FOLDER      (FOLDER hol
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def objective(weights: np.ndarray, model: Perceiver, batch: Batch, key: jax.Arra
 
 
 def parts(tile: ign_lidarhd.Tile, count: int, step: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Numbers of the points of overlapping columns, each in random parts of about `count`, together all of them."""
+    """Numbers of the points of overlapping columns, each in random parts of at most `count`, together all of them."""
     found = []
     width, depth = tile.points[:, :2].max(axis=0)
     for x in np.arange(-SIDE / 2, width, step):
@@ -128,7 +129,7 @@ def parts(tile: ign_lidarhd.Tile, count: int, step: float, rng: np.random.Genera
             corner = np.array([x, y])
             inside = np.flatnonzero(((tile.points[:, :2] >= corner) & (tile.points[:, :2] < corner + SIDE)).all(axis=1))
             if len(inside):
-                found += np.array_split(rng.permutation(inside), max(round(len(inside) / count), 1))
+                found += np.array_split(rng.permutation(inside), math.ceil(len(inside) / count))
     return found
 
 
@@ -217,7 +218,7 @@ def pictures(model: Perceiver, folder: Path, tile: ign_lidarhd.Tile) -> None:
     """surfaces.png: the test tile from above, as classified by people and by the model."""
     found = classify(model, tile)
     rows = {"labelled": tile.labels[None], "found": np.where(tile.labels >= 0, found, -1)[None]}
-    viz.classified_points(tile.points[None, :, :3], rows, CLASSES, folder / "surfaces.png", tile.path.name)
+    viz.classified_points(tile.points[None, :, :3], rows, CLASSES, folder / "surfaces.png", tile.path.name, above=True)
 
 
 def lidar_segmentation(

@@ -2,11 +2,12 @@
 
 perceiver train experiments/wall_following.py --root FOLDER      (FOLDER holds wall_following_robot/)
 
-Each echo is a point around the robot. The same model on the 24 ranges as one vector reached 85.6 %.
+Each echo is a point: how far and in which direction it is, and how long ago it came.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
-REACH = 5.0
+NEAR, FAR = 0.1, 5.0
 """Metres that an ultrasound sensor sees."""
 HISTORY = 4
 """Readings that the model sees, the newest last: not quite half a second."""
@@ -52,11 +53,12 @@ def load(root: Path | None) -> Mapping[str, list[Moment]]:
 
 
 def given(ranges: np.ndarray) -> Sample:
-    """Readings to the model's inputs: where each echo came from, how far that is, and how many readings ago."""
-    angles = np.pi - np.deg2rad(15.0) * np.arange(24)  # the first sensor looks ahead, the next stand 15 degrees apart
-    ages = np.broadcast_to(np.arange(len(ranges))[::-1, None], ranges.shape)
-    echoes = np.stack([ranges * np.cos(angles), ranges * np.sin(angles), -ages / HISTORY, ranges, ages], axis=-1)
-    echoes = echoes.reshape(-1, 5).astype(np.float32)
+    """Readings to the model's inputs: the logarithm of each echo's range, its direction, and how many readings ago."""
+    far = np.log(np.clip(ranges, NEAR, FAR))
+    angles = np.pi - np.deg2rad(15.0) * np.arange(24)  # the sensors stand 15 degrees apart
+    ages = np.arange(len(ranges))[::-1, None]
+    columns = np.broadcast_arrays(far, angles, -ages / HISTORY, far, ages)
+    echoes = np.stack(columns, axis=-1).reshape(-1, 5).astype(np.float32)
     return {
         "inputs": {"echoes": pad_to(echoes, 24 * HISTORY)},
         "masks": {"echoes": np.arange(24 * HISTORY) < len(echoes)},
@@ -80,17 +82,17 @@ TASKS = {
 
 
 def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
-    """Each echo of each reading is a point around the robot."""
+    """Each echo of each reading is a point in range, direction and time."""
     return PerceiverConfig(
         inputs={
             "echoes": Points(
                 24 * HISTORY,
-                low=(-REACH, -REACH, -1.0),
-                high=(REACH, REACH, 1.0),
-                features=("range", "age"),
-                position=Fourier(bands=24, max_resolution=(100.0, 100.0, 4.0)),
-                mean=(2.0, 1.0),
-                std=(1.5, 1.0),
+                low=(math.log(NEAR), -np.pi, -1.0),
+                high=(math.log(FAR), np.pi, 1.0),
+                features=("log range", "age"),
+                position=Fourier(bands=16, max_resolution=(100.0, 24.0, 4.0)),
+                mean=(0.4, 1.0),
+                std=(0.6, 1.0),
             )
         },
         encoder=Encoder(
@@ -126,7 +128,7 @@ def baselines(splits: Mapping[str, Sequence[Moment]]) -> dict[str, float]:
 def wall_following(
     *,
     root: Path | None = None,
-    steps: int = 800,
+    steps: int = 600,
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 2e-3,

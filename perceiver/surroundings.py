@@ -33,26 +33,30 @@ def surroundings(xyz: np.ndarray, neighbours: tuple[int, ...]) -> np.ndarray:
     most = min(max(neighbours), len(xyz))
     distances, found = cKDTree(xyz).query(xyz, most)
     distances, found = distances.reshape(len(xyz), most), found.reshape(len(xyz), most)
-    return np.concatenate([_shape(xyz, distances[:, :k], found[:, :k]) for k in neighbours], axis=1)
+    offsets = [(axis[found] - axis[:, None]).astype(np.float32, copy=False) for axis in np.ascontiguousarray(xyz.T)]
+    sizes = [min(k, most) for k in neighbours]
+    return np.concatenate([_shape([o[:, :k] for o in offsets], distances[:, k - 1]) for k in sizes], axis=1)
 
 
-def _shape(xyz: np.ndarray, distances: np.ndarray, found: np.ndarray) -> np.ndarray:
-    offsets = (xyz[found] - xyz[:, None]).astype(np.float32)
-    middle = offsets - offsets.mean(axis=1, keepdims=True)
-    covariance = np.einsum("nki,nkj->nij", middle, middle) / found.shape[1]
-    values, vectors = np.linalg.eigh(covariance)
+def _shape(offsets: list[np.ndarray], reach: np.ndarray) -> np.ndarray:
+    """offsets: of the neighbours, [n, k] along each axis. reach: distance [n] to the farthest."""
+    middle = [axis - axis.mean(axis=1, keepdims=True) for axis in offsets]
+    covariance = np.empty((len(reach), 3, 3), np.float32)
+    for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+        covariance[:, i, j] = covariance[:, j, i] = np.einsum("nk,nk->n", middle[i], middle[j])
+    values, vectors = np.linalg.eigh(covariance / offsets[0].shape[1])
     small, medium, large = np.sqrt(np.maximum(values, 0.0)).T
     whole = np.maximum(large, 1e-6)
-    height = offsets[..., 2]
+    height = offsets[2]
     return np.column_stack(
         [
             (large - medium) / whole,
             (medium - small) / whole,
             small / whole,
             1.0 - np.abs(vectors[:, 2, 0]),
-            height.std(axis=1),
+            np.sqrt(np.square(middle[2]).mean(axis=1)),
             -height.min(axis=1),
             height.max(axis=1),
-            distances[:, -1],
+            reach,
         ]
     ).astype(np.float32)

@@ -85,29 +85,42 @@ def attention_over_image(
 
 
 def classified_points(
-    points: np.ndarray, rows: Mapping[str, np.ndarray], names: Sequence[str], path: Path, title: str = ""
+    points: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    path: Path,
+    title: str = "",
+    *,
+    above: bool = False,
 ) -> None:
-    """Draw point clouds from the side, coloured by class, one row for each labelling.
+    """Draw point clouds, coloured by class, one row for each labelling.
 
     points: [k, n, 3] metres. rows: labels [k, n] by row name, -1 for points to leave out. names: of the classes.
+    above: seen from above, where the rows stand beside each other; else from the side, below each other.
     """
-    count = len(points)
-    fig = figure(2.6 * count + 1.2, 1.9 * len(rows) + 0.9)
+    count, size = len(points), 0.5 if above else 4.0
+    down_axis, label = (1, "y, m") if above else (2, "height, m")
+    fig = figure(5.0 * len(rows), 4.6 * count + 0.9) if above else figure(2.6 * count + 1.2, 1.9 * len(rows) + 0.9)
     marks: list[Any] = []
     for down, (row, labels) in enumerate(rows.items()):
         for across in range(count):
-            axes = fig.add_subplot(len(rows), count, down * count + across + 1)
+            axes = (
+                fig.add_subplot(count, len(rows), across * len(rows) + down + 1)
+                if above
+                else fig.add_subplot(len(rows), count, down * count + across + 1)
+            )
             for number in range(len(names)):
                 chosen = points[across][labels[across] == number]
-                mark = axes.scatter(chosen[:, 0], chosen[:, 2], s=4, color=f"C{number}")
+                mark = axes.scatter(chosen[:, 0], chosen[:, down_axis], s=size, linewidths=0, color=f"C{number}")
                 marks.append(mark)
             axes.set_aspect("equal")
             axes.tick_params(labelsize=7)
             if across == 0:
-                axes.set_ylabel(f"{row}\nheight, m", fontsize=8)
-            if down == len(rows) - 1:
+                axes.set_ylabel(f"{row}\n{label}", fontsize=8)
+            if above or down == len(rows) - 1:
                 axes.set_xlabel("x, m", fontsize=8)
-    fig.legend(marks[: len(names)], names, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=3)
+    scale = 12.0 / size
+    fig.legend(marks[: len(names)], names, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=scale)
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=110)
 

@@ -35,6 +35,17 @@ def test_points_are_coloured_by_class_and_unlabelled_ones_left_out(tmp_path):
     assert ink[1] > ink[0] + 0.002
 
 
+def test_clouds_seen_from_above_show_labellings_beside_each_other(tmp_path):
+    points = np.random.default_rng(0).uniform(-5, 5, (1, 400, 3))
+    labels, path = np.arange(400)[None] % 3, tmp_path / "above.png"
+    shapes = []
+    for rows in ({"one": labels}, {"one": labels, "two": labels}):
+        viz.classified_points(points, rows, ("a", "b", "c"), path, above=True)
+        shapes.append(read_image(path).shape)
+    assert shapes[1][0] == shapes[0][0]
+    assert shapes[1][1] > shapes[0][1]
+
+
 def test_attention_shows_where_the_weight_is(tmp_path):
     images = np.zeros((1, 8, 8, 1))
     left, right = np.zeros((2, 1, 2, 8, 8))
