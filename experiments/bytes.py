@@ -1,6 +1,9 @@
 """Masked words of Shakespeare, read byte by byte, then whether a film review praises: with and without that start.
 
 perceiver train experiments/bytes.py --root FOLDER     (FOLDER holds tinyshakespeare/ and sentence_polarity/)
+
+Seed 0, 690 s on one core of two: 75.1 % (72.5 to 77.7) after the plays, 76.4 % (73.8 to 78.8) without them, TF-IDF with
+a linear support vector machine 76.3 %, untrained 49.1 %. So far the plays do not help.
 """
 
 import dataclasses

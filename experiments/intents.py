@@ -2,8 +2,9 @@
 
 perceiver train experiments/intents.py --root FOLDER      (FOLDER holds banking77/)
 
-Two CPU cores, seed 0: 200 s; test accuracy 90.1 % (95 % interval 89.0 to 91.1); TF-IDF of words and pairs of words with
-a linear support vector machine 89.4 %, with logistic regression 85.7 %.
+Seeds 0, 1, 2: test accuracy 90.1 ± 0.4 % (90.2, 89.7, 90.6), each 240 to 285 s on one core of two; TF-IDF of words
+and pairs of words with a linear support vector machine 89.4 %, with logistic regression 85.7 %; the untrained model
+1.4 %.
 """
 
 import functools
