@@ -174,6 +174,7 @@ def spoken_digits(
         depth: Self-attention layers after each of the two looks at the sound.
         checkpoint_every: Updates between checkpoints.
     """
+    everybody = fsdd.speakers(root) if speakers else ()  # first: absent data is said before voices are made
     synthetic = synthetic_digits.load(voices, seed)["train"] if voices else []
 
     def without(speaker: str | None) -> Experiment:
@@ -200,7 +201,6 @@ def spoken_digits(
             skipped=skipped,
         )
 
-    everybody = fsdd.speakers(root) if speakers else ()
     companions = {f"without {name}": without(name) for name in everybody}
     return dataclasses.replace(without(None), companions=companions, summary=unseen)
 

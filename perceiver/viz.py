@@ -111,7 +111,9 @@ def classified_points(
             )
             for number in range(len(names)):
                 chosen = points[across][labels[across] == number]
-                mark = axes.scatter(chosen[:, 0], chosen[:, down_axis], s=size, linewidths=0, color=f"C{number}")
+                mark = axes.scatter(
+                    chosen[:, 0], chosen[:, down_axis], s=size, linewidths=0 if above else None, color=f"C{number}"
+                )
                 marks.append(mark)
             axes.set_aspect("equal")
             axes.tick_params(labelsize=7)
