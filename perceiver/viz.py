@@ -98,22 +98,22 @@ def classified_points(
     points: [k, n, 3] metres. rows: labels [k, n] by row name, -1 for points to leave out. names: of the classes.
     above: seen from above, where the rows stand beside each other; else from the side, below each other.
     """
-    count, size = len(points), 0.5 if above else 4.0
-    down_axis, label = (1, "y, m") if above else (2, "height, m")
-    fig = figure(5.0 * len(rows), 4.6 * count + 0.9) if above else figure(2.6 * count + 1.2, 1.9 * len(rows) + 0.9)
+    count = len(points)
+    if above:
+        upward, label, size, edge = 1, "y, m", 0.5, 0.0
+        fig = figure(5.0 * len(rows), 4.6 * count + 0.9)
+        grid = fig.subplots(count, len(rows), squeeze=False).T
+    else:
+        upward, label, size, edge = 2, "height, m", 4.0, None
+        fig = figure(2.6 * count + 1.2, 1.9 * len(rows) + 0.9)
+        grid = fig.subplots(len(rows), count, squeeze=False)
     marks: list[Any] = []
     for down, (row, labels) in enumerate(rows.items()):
         for across in range(count):
-            axes = (
-                fig.add_subplot(count, len(rows), across * len(rows) + down + 1)
-                if above
-                else fig.add_subplot(len(rows), count, down * count + across + 1)
-            )
+            axes = grid[down, across]
             for number in range(len(names)):
                 chosen = points[across][labels[across] == number]
-                mark = axes.scatter(
-                    chosen[:, 0], chosen[:, down_axis], s=size, linewidths=0 if above else None, color=f"C{number}"
-                )
+                mark = axes.scatter(chosen[:, 0], chosen[:, upward], s=size, linewidths=edge, color=f"C{number}")
                 marks.append(mark)
             axes.set_aspect("equal")
             axes.tick_params(labelsize=7)

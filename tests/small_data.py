@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def part_of(name: str, root: Path, target: Path) -> None:
             COPIES[name](file, place)
 
 
+def idx(path: Path, array: np.ndarray) -> None:
+    """Write a gzipped IDX file of bytes."""
+    axes = array.ndim
+    head = struct.pack(f">{1 + axes}I", 0x0800 | axes, *array.shape)
+    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+
+
 def clothes(target: Path) -> None:
     """Made-up pictures in the layout of Fashion-MNIST, a bright bar for each class."""
     rng = np.random.default_rng(0)
@@ -92,7 +100,5 @@ def clothes(target: Path) -> None:
         numbers = np.arange(count, dtype=np.uint8) % len(CLASSES)
         images = rng.integers(0, 60, (count, 28, 28), dtype=np.uint8)
         images[np.arange(count), 2 * numbers + 4] = 255
-        for name, array in ((pictures, images), (labels, numbers)):
-            shape = b"".join(size.to_bytes(4, "big") for size in array.shape)
-            with gzip.open(target / name, "wb") as file:
-                file.write(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes())
+        idx(target / pictures, images)
+        idx(target / labels, numbers)

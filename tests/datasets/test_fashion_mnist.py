@@ -9,12 +9,7 @@ from data import fashion_mnist, prepared
 from data.idx import read_idx
 from data.records import Layout, Rows
 from perceiver import InputError
-
-
-def idx(path, array):
-    axes = array.ndim
-    head = struct.pack(f">{1 + axes}I", 0x0800 | axes, *array.shape)
-    path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+from tests.small_data import idx
 
 
 @pytest.fixture
