@@ -121,7 +121,7 @@ def classified_points(
                 axes.set_ylabel(f"{row}\n{label}", fontsize=8)
             if above or down == len(rows) - 1:
                 axes.set_xlabel("x, m", fontsize=8)
-    scale = 12.0 / size
+    scale = 6.0 / size**0.5  # marks of 6 points, whatever their area in the plot
     fig.legend(marks[: len(names)], names, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=scale)
     fig.suptitle(title, fontsize=10)
     fig.savefig(path, dpi=110)
