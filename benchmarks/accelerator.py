@@ -4,17 +4,18 @@
     python -m benchmarks.accelerator --profile trace      keeps a trace of the best training case for Perfetto
     python -m benchmarks.accelerator --tiny               a smoke test of every step on any machine, in about a minute
 
-Each side of each case runs in a process of its own, one after the other, so that no two share the card's memory, with
-a time limit of its own. Batches are doubled until memory, time or gain ends; the best by examples a second counts. The
-table is printed after each process, so that a run that is cut leaves what it has; what no longer fits the budget is
-listed as skipped. Fractions of peak are matmul FLOPs by formula (benchmarks/counting.py; nothing for recomputation)
-over the fastest bfloat16 matmul that JAX or torch reached on the same card in the same run.
+Every case and mode has a process for each library, with a time limit of its own. Four lanes of them run side by side,
+since compiling takes most of the time and needs the processor only; a lock lets one of them at a time use the card for
+anything that is timed, XLA's own tuning included. Fractions of peak are matmul FLOPs by formula, with nothing for
+recomputation (benchmarks/counting.py), over the fastest bfloat16 matmul that JAX or torch reached on the same card in
+the same run. What no longer fits the budget is listed as skipped.
 
 A machine without a network takes wheels along: pip download -d wheels --only-binary :all: --python-version 3.12 with
 the dependencies of pyproject.toml, then pip install --no-index --find-links wheels with the same.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -22,33 +23,40 @@ import pathlib
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Sequence
 
 from benchmarks.cases import Canonical
 
 ROOT = pathlib.Path(__file__).parent.parent
-JAX, COMPILED, EAGER = "jax", "torch.compile", "torch eager"
+JAX, TORCH = "jax", "torch"
+COMPILED, EAGER = "torch.compile", "torch eager"
+"""How torch's process runs: both, one after the other."""
 FORWARD, TRAINING = "forward", "training"
 PEAK = "peak"
-CASES = (Canonical.IMAGENET_FOURIER, Canonical.LANGUAGE, Canonical.IMAGENET_LEARNED, Canonical.FLOW)
-STARTS = {Canonical.FLOW: 1}
-"""The first batch; 8 elsewhere."""
-LIMITS = {PEAK: 25.0, TRAINING: 50.0, FORWARD: 25.0}
-"""Seconds of one process, imports and compilation included."""
-LEAST = 15.0
+BATCHES = {
+    Canonical.IMAGENET_FOURIER: 64,
+    Canonical.LANGUAGE: 128,
+    Canonical.IMAGENET_LEARNED: 64,
+    Canonical.FLOW: 2,
+}
+"""For a card with 80 GB or more."""
+LIMITS = {PEAK: 40.0, TRAINING: 150.0, FORWARD: 120.0}
+"""Seconds of one process: imports, compilation and waiting for the card included."""
+LEAST = 20.0
 """Seconds below which a process is not worth starting."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What one process measures. case: None for the peak. seconds: after which no larger batch is begun."""
+    """What one process measures. case: None for the peak. batch: examples a call. profile: folder of a trace."""
 
-    side: str
+    library: str
     mode: str
     case: Canonical | None = None
-    start: int = 8
-    seconds: float = 30.0
+    batch: int = 8
     tiny: bool = False
     profile: str | None = None
 
@@ -57,30 +65,35 @@ class Task:
         """For people."""
         return f"{self.mode} {self.case.value if self.case else ''}".strip()
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Rows that the process fills."""
+        return (JAX,) if self.library == JAX else (EAGER,) if self.mode == PEAK else (COMPILED, EAGER)
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What came of a task: the best batch, or why there is none. flops: of one example. peak: FLOP/s."""
+    """What came of one side of a task: its figures, or why there are none. flops: of one example. rate: a second."""
 
     task: Task
+    side: str
     best: dict | None
     said: str
 
 
-def plan(tiny: bool) -> list[Task]:
-    """All tasks, most important first: the peaks, training beside torch.compile, forward, then eager torch."""
-    found = [Task(side, PEAK, tiny=tiny) for side in (JAX, EAGER)]
-    for sides in ((JAX, COMPILED), (EAGER,)):
-        for mode in (TRAINING, FORWARD):
-            for case in CASES:
-                start = 2 if tiny else STARTS.get(case, 8)
-                found += [Task(side, mode, case, start, tiny=tiny) for side in sides]
-    return found
+def lanes(tiny: bool, libraries: Sequence[str], scale: float) -> list[list[Task]]:
+    """What runs one after the other in each lane, most important first."""
+    batches = {case: 2 if tiny else max(round(scale * batch), 1) for case, batch in BATCHES.items()}
+    return [
+        [Task(library, mode, case, batch, tiny) for case, batch in batches.items()]
+        for mode in (TRAINING, FORWARD)
+        for library in libraries
+    ]
 
 
-def run(task: Task, limit: float) -> Row:
+def run(task: Task, limit: float, lock: pathlib.Path) -> list[Row]:
     """Start the process, read its lines until it ends or its time is up."""
-    words = [task.side, task.mode, task.case.value if task.case else "-", str(task.start), f"{0.7 * limit:.0f}"]
+    words = [task.library, task.mode, task.case.value if task.case else "-", str(task.batch), str(lock)]
     words += ["--tiny"] * task.tiny + (["--profile", task.profile] if task.profile else [])
     given = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "PYTHONWARNINGS": "ignore"}
     given["JAX_TRACEBACK_FILTERING"] = "off"  # so that the last line says what went wrong
@@ -90,7 +103,8 @@ def run(task: Task, limit: float) -> Row:
     )
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-    found, tail, deadline, said = [], "", time.monotonic() + limit, ""
+    found: dict[str, list[dict]] = {side: [] for side in task.sides}
+    tail, deadline, said = "", time.monotonic() + limit, ""
     while True:
         try:
             line = lines.get(timeout=max(deadline - time.monotonic(), 0.01))
@@ -102,13 +116,15 @@ def run(task: Task, limit: float) -> Row:
             break
         if line.startswith("@"):
             record = json.loads(line[1:])
-            found += [record] if "rate" in record else []
+            if "rate" in record:
+                found[record["side"]].append(record)
             said = record.get("said", said)
         elif line.strip():
             tail = line.strip()
     if process.wait() and not said:
         said = tail[:200]
-    return Row(task, max(found, key=lambda record: record["rate"], default=None), said)
+    best = {side: max(records, key=lambda record: record["rate"], default=None) for side, records in found.items()}
+    return [Row(task, side, best[side], said) for side in task.sides]
 
 
 def _read(stream, lines: "queue.Queue[str | None]") -> None:
@@ -119,17 +135,18 @@ def _read(stream, lines: "queue.Queue[str | None]") -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown, peaks first."""
-    peaks = {row.task.side: row.best["rate"] for row in rows if row.task.mode == PEAK and row.best}
+    """Markdown, peaks first, then case by case."""
+    peaks = {row.side: row.best["rate"] for row in rows if row.task.mode == PEAK and row.best}
     peak = max(peaks.values(), default=0.0)
     lines = [f"bfloat16 matmul of {side.split()[0]}: {rate / 1e12:.1f} TFLOP/s" for side, rate in peaks.items()]
     lines += ["", "| case | side | batch | ms a call | examples/s | of peak | times torch.compile | notes |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
-    rates = {(row.task.name, row.task.side): row.best["rate"] for row in rows if row.best}
-    for row in rows:
-        if row.task.mode == PEAK:
-            continue
-        cells = [row.task.name, row.task.side]
+    rates = {(row.task.name, row.side): row.best["rate"] for row in rows if row.best}
+    places = {
+        name: i for i, name in enumerate(f"{mode} {case.value}" for mode in (TRAINING, FORWARD) for case in BATCHES)
+    }
+    for row in sorted((row for row in rows if row.task.mode != PEAK), key=lambda row: places[row.task.name]):
+        cells = [row.task.name, row.side]
         if row.best is None:
             lines.append("| " + " | ".join([*cells, *["–"] * 5, row.said]) + " |")
             continue
@@ -146,44 +163,54 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__.split("\n\n")[0])
     parser.add_argument("--budget", type=float, default=480.0, help="seconds for everything")
-    parser.add_argument("--sides", nargs="+", default=[JAX, COMPILED, EAGER], choices=[JAX, COMPILED, EAGER])
+    parser.add_argument("--libraries", nargs="+", default=[JAX, TORCH], choices=[JAX, TORCH])
+    parser.add_argument("--scale", type=float, default=1.0, help="of the batches; below 1 for a card with less memory")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to see that every step works")
-    parser.add_argument("--profile", type=pathlib.Path, help="folder for a trace of the best training case of ours")
-    parser.add_argument("--json", type=pathlib.Path, help="file for all rows, written anew after each")
+    parser.add_argument("--profile", type=pathlib.Path, help="a folder for a trace of our best training case")
+    parser.add_argument("--json", type=pathlib.Path, help="a file for the rows")
     given = parser.parse_args(arguments)
     ends, rows, skipped = time.monotonic() + given.budget, [], []
-    for task in (task for task in plan(given.tiny) if task.side in given.sides):
-        left = ends - time.monotonic() - (LIMITS[PEAK] if given.profile else 0.0)
-        if left < LEAST:
-            skipped.append(f"{task.name} ({task.side})")
-            continue
-        rows.append(run(task, min(LIMITS[task.mode], left)))
-        _show(rows, skipped, given.json)
-    if given.profile is not None:
-        _profile(rows, given.profile, max(ends - time.monotonic(), LEAST))
-    if skipped:
-        _show(rows, skipped, given.json)
+    with tempfile.TemporaryDirectory() as folder:
+        lock = pathlib.Path(folder, "lock")
+        for library in given.libraries:
+            rows += run(Task(library, PEAK, tiny=given.tiny), LIMITS[PEAK], lock)
+
+        def drive(tasks: list[Task]) -> None:
+            for task in tasks:
+                left = ends - time.monotonic()
+                if left < LEAST:
+                    skipped.append(f"{task.name} ({task.library})")
+                    continue
+                rows.extend(run(task, min(LIMITS[task.mode], left), lock))
+                if given.json is not None:
+                    _write(rows, skipped, given.json)
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(drive, lanes(given.tiny, given.libraries, given.scale)))
+        print(f"\n{table(rows)}", flush=True)
+        if skipped:
+            print(f"skipped, out of time: {', '.join(skipped)}", flush=True)
+        if given.json is not None:
+            _write(rows, skipped, given.json)
+        if given.profile is not None:
+            _profile(rows, given.profile, max(ends - time.monotonic(), LEAST), lock)
     return rows
 
 
-def _show(rows: list[Row], skipped: list[str], path: pathlib.Path | None) -> None:
-    print(f"\n{table(rows)}", flush=True)
-    if skipped:
-        print(f"skipped, out of time: {', '.join(skipped)}", flush=True)
-    if path is not None:
-        plain = [{"case": row.task.name, "side": row.task.side, "said": row.said, **(row.best or {})} for row in rows]
-        path.write_text(json.dumps({"rows": plain, "skipped": skipped}, indent=1), encoding="utf-8")
+def _write(rows: list[Row], skipped: list[str], path: pathlib.Path) -> None:
+    plain = [{"case": row.task.name, "side": row.side, "said": row.said, **(row.best or {})} for row in rows]
+    path.write_text(json.dumps({"rows": plain, "skipped": skipped}, indent=1), encoding="utf-8")
 
 
-def _profile(rows: list[Row], folder: pathlib.Path, limit: float) -> None:
+def _profile(rows: list[Row], folder: pathlib.Path, limit: float, lock: pathlib.Path) -> None:
     """Run the training case of ours that came closest to the peak once more under the profiler."""
-    ours = [(row.task, row.best) for row in rows if row.task.side == JAX and row.task.mode == TRAINING and row.best]
+    ours = [(row.task, row.best) for row in rows if row.side == JAX and row.task.mode == TRAINING and row.best]
     if not ours:
         return
-    task, best = max(ours, key=lambda one: one[1]["rate"] * one[1]["flops"])
-    again = dataclasses.replace(task, start=best["batch"], profile=str(folder.resolve()))
-    said = run(again, limit).said
-    print(f"\ntrace of {again.name}, batch {again.start}: {folder}. {said}", flush=True)
+    task, _ = max(ours, key=lambda one: one[1]["rate"] * one[1]["flops"])
+    again = dataclasses.replace(task, profile=str(folder.resolve()))
+    said = run(again, limit, lock)[0].said
+    print(f"\ntrace of {again.name}, batch {again.batch}: {folder}. {said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
-"""The processes of `accelerator`: one side of one case, batches doubled; a line of JSON behind an @ for each result."""
+"""The processes of `accelerator`: one library, one case, one mode; a line of JSON behind an @ for each result."""
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
 import gc
 import json
+import pathlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks import counting
-from benchmarks.accelerator import COMPILED, FORWARD, JAX, PEAK
+from benchmarks.accelerator import COMPILED, EAGER, FORWARD, JAX, PEAK, Task
 from benchmarks.cases import Canonical
 from benchmarks.models import CANONICAL
 from perceiver.attention import Block
@@ -20,8 +23,6 @@ from perceiver.encoder import Encoder
 from perceiver.model import Compute, PerceiverConfig
 from perceiver.zoo import flow, language
 
-GAIN = 1.02
-"""A doubled batch that brings less than this is the last."""
 SIDES = (4096, 8192, 16_384)
 """Of the square matrices that the peak is sought with."""
 
@@ -46,30 +47,19 @@ def config(case: Canonical, tiny: bool) -> PerceiverConfig:
     return dataclasses.replace(whole, inputs=inputs, encoder=encoder, compute=Compute.BFLOAT16)
 
 
-def doubled(start: int, seconds: float, flops: int, prepare: Callable[[int], tuple[Call, str]], tiny: bool) -> None:
-    """Measure batches from `start` on, each twice the last. prepare: batch -> a call that waits, and a note."""
-    began, batch, best = time.perf_counter(), start, 0.0
-    while True:
-        since = time.perf_counter()
-        try:
-            call, note = prepare(batch)
-            each = timed(call, 0.02 if tiny else 1.5)
-        except Exception as error:  # each library has its own class for a full card
-            text = f"{type(error).__name__}: {error}"
-            if not any(word in text for word in ("RESOURCE_EXHAUSTED", "out of memory", "OutOfMemory")):
-                raise
-            say(said=f"batch {batch} does not fit the memory")
-            return
-        rate = batch / each
-        say(batch=batch, seconds=each, rate=rate, flops=flops, note=note)
-        if rate < GAIN * best or (tiny and batch > start):
-            return
-        if time.perf_counter() + 1.5 * (time.perf_counter() - since) > began + seconds:
-            say(said=f"no time for batch {2 * batch}")
-            return
-        best, batch = max(best, rate), 2 * batch
-        del call
-        gc.collect()
+@contextlib.contextmanager
+def alone(lock: pathlib.Path) -> Iterator[None]:
+    """Nobody else times, or lets XLA tune itself by timing, meanwhile."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def measure(task: Task, side: str, call: Call, flops: int, note: str) -> float:
+    """Time a call, say so, and return the seconds of one. flops: of one example."""
+    each = timed(call, 0.02 if task.tiny else 1.5)
+    say(side=side, batch=task.batch, seconds=each, rate=task.batch / each, flops=flops, note=note)
+    return each
 
 
 def timed(call: Call, least: float) -> float:
@@ -85,11 +75,11 @@ def timed(call: Call, least: float) -> float:
     return statistics.median(taken)
 
 
-def peak(times: Callable[[int], float], tiny: bool) -> None:
-    """times: side of square matrices -> seconds of one product."""
-    for side in (256,) if tiny else SIDES:
-        each = times(side)
-        say(batch=side, seconds=each, rate=2 * side**3 / each, flops=1)
+def peak(side: str, times: Callable[[int], float], tiny: bool) -> None:
+    """times: rows of square matrices -> seconds of one product."""
+    for size in (256,) if tiny else SIDES:
+        each = times(size)
+        say(side=side, batch=size, seconds=each, rate=2 * size**3 / each, flops=1)
 
 
 def arrays(wanted: PerceiverConfig, batch: int) -> dict[str, np.ndarray]:
@@ -118,46 +108,56 @@ def jax_peak(tiny: bool) -> None:
         product = jax.jit(jnp.matmul)
         return timed(lambda: jax.block_until_ready([product(a, b) for _ in range(10)]), 0.02 if tiny else 0.5) / 10
 
-    peak(times, tiny)
+    peak(JAX, times, tiny)
 
 
-def jax_case(case: Canonical, mode: str, start: int, seconds: float, tiny: bool, profile: str | None) -> None:
+def jax_case(task: Task, case: Canonical, lock: pathlib.Path) -> None:
     """Forward: one compiled call. Training: the step of `perceiver.training.loop`, parameters and AdamW in float32."""
+    import jax
+
+    wanted = config(case, task.tiny)
+    if task.mode == FORWARD:
+        call, flops, note = _jax_forward(wanted, task.batch), counting.forward_flops(wanted), "bfloat16"
+    else:
+        call, flops = _jax_step(wanted, case, task.batch), counting.step_flops(wanted)
+        note = "bfloat16, float32 weights"
+    with alone(lock):
+        call()
+        if task.profile is None:
+            measure(task, JAX, call, flops, note)
+            return
+        with jax.profiler.trace(task.profile):
+            for _ in range(3):
+                call()
+    say(said="three steps")
+
+
+def _jax_forward(wanted: PerceiverConfig, batch: int) -> Call:
     import jax
     from flax import nnx
 
-    wanted = config(case, tiny)
-    flops = counting.forward_flops(wanted) if mode == FORWARD else counting.step_flops(wanted)
-    trainer = None if mode == FORWARD else _trainer(wanted, case)
-    split: Any = nnx.split(wanted.build()) if mode == FORWARD else (None, None)
-    graph, weights = split
-    state = None if trainer is None else trainer.start()
+    given = jax.device_put(arrays(wanted, batch))
+    graph, weights = nnx.split(wanted.build())
     answer = jax.jit(lambda weights, given: nnx.merge(graph, weights)(given))
+    return lambda: jax.block_until_ready(answer(weights, given))
 
-    def prepare(batch: int) -> tuple[Call, str]:
-        given = jax.device_put(arrays(wanted, batch))
-        if trainer is None:
-            return lambda: jax.block_until_ready(answer(weights, given)), "bfloat16"
-        rng = np.random.default_rng(1)
-        shape, count = ((batch, given["text"].shape[1]), 262) if case is Canonical.LANGUAGE else ((batch,), 1000)
-        step = {"inputs": given, "targets": jax.device_put({"label": rng.integers(count, size=shape)})}
 
-        def call() -> None:
-            nonlocal state
-            state, _ = trainer.step(state, step)
-            jax.block_until_ready(state)
+def _jax_step(wanted: PerceiverConfig, case: Canonical, batch: int) -> Call:
+    import jax
 
-        return call, "bfloat16, float32 weights"
+    given = jax.device_put(arrays(wanted, batch))
+    rng = np.random.default_rng(1)
+    shape, count = ((batch, given["text"].shape[1]), 262) if case is Canonical.LANGUAGE else ((batch,), 1000)
+    step = {"inputs": given, "targets": jax.device_put({"label": rng.integers(count, size=shape)})}
+    trainer = _trainer(wanted, case)
+    state = trainer.start()
 
-    if profile is None:
-        doubled(start, seconds, flops, prepare, tiny)
-        return
-    call, _ = prepare(start)
-    call()
-    with jax.profiler.trace(profile):
-        for _ in range(3):
-            call()
-    say(said="three steps")
+    def call() -> None:
+        nonlocal state
+        state, _ = trainer.step(state, step)
+        jax.block_until_ready(state)
+
+    return call
 
 
 def _trainer(wanted: PerceiverConfig, case: Canonical) -> Any:
@@ -194,28 +194,34 @@ def torch_peak(tiny: bool) -> None:
 
         return timed(call, 0.02 if tiny else 0.5) / 10
 
-    peak(times, tiny)
+    peak(EAGER, times, tiny)
 
 
-def torch_case(case: Canonical, mode: str, start: int, seconds: float, tiny: bool, compiled: bool) -> None:
-    """The model of transformers with scaled_dot_product_attention, under autocast or wholly bfloat16: the faster."""
+def torch_case(task: Task, case: Canonical, lock: pathlib.Path) -> None:
+    """The model of transformers with scaled_dot_product_attention, eager and compiled.
+
+    Under autocast or wholly in bfloat16, whichever is faster eagerly.
+    """
     import torch
 
     use_fused_attention()
-    wanted = config(case, tiny)
-    flops = counting.forward_flops(wanted) if mode == FORWARD else counting.step_flops(wanted)
-    calls = {half: _torch_caller(case, mode, tiny, compiled, half) for half in (False, True)}
-    speed = {half: timed(calls[half](start), 0.02 if tiny else 0.5) for half in calls}
-    faster = min(speed, key=speed.__getitem__)
-    del calls[not faster]
-    note = "model.to(bfloat16)" if faster else "autocast, float32 weights"
-
-    def prepare(batch: int) -> tuple[Call, str]:
+    wanted = config(case, task.tiny)
+    flops = counting.forward_flops(wanted) if task.mode == FORWARD else counting.step_flops(wanted)
+    notes = {False: "autocast, float32 weights", True: "model.to(bfloat16)"}
+    seconds: dict[bool, float] = {}
+    for half, note in notes.items():
+        call = _torch_caller(case, task.mode, task.tiny, False, half)(task.batch)
+        with alone(lock):
+            seconds[half] = measure(task, EAGER, call, flops, note)
+        del call
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return calls[faster](batch), note
-
-    doubled(start, seconds, flops, prepare, tiny)
+    faster = min(seconds, key=seconds.__getitem__)
+    call = _torch_caller(case, task.mode, task.tiny, True, faster)(task.batch)
+    call()  # compiles, on the processor
+    with alone(lock):
+        measure(task, COMPILED, call, flops, notes[faster])
 
 
 def _torch_caller(case: Canonical, mode: str, tiny: bool, compiled: bool, half: bool) -> Callable[[int], Call]:
@@ -329,12 +335,14 @@ def _wait() -> None:
 def main() -> None:
     """Read the task from the command line, as `accelerator.run` writes it."""
     parser = argparse.ArgumentParser()
-    for name, kind in (("side", str), ("mode", str), ("case", str), ("start", int), ("seconds", float)):
+    for name, kind in (("library", str), ("mode", str), ("case", str), ("batch", int), ("lock", pathlib.Path)):
         parser.add_argument(name, type=kind)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--profile")
-    task = parser.parse_args()
-    ours = task.side == JAX
+    given = parser.parse_args()
+    case = None if given.mode == PEAK else Canonical(given.case)
+    task = Task(given.library, given.mode, case, given.batch, given.tiny, given.profile)
+    ours = task.library == JAX
     if not ours:
         try:
             import torch  # noqa: F401
@@ -342,14 +350,10 @@ def main() -> None:
         except ImportError as error:
             say(said=f"skipped: {error}")
             return
-    if task.mode == PEAK:
+    if case is None:
         (jax_peak if ours else torch_peak)(task.tiny)
         return
-    case = Canonical(task.case)
-    if ours:
-        jax_case(case, task.mode, task.start, task.seconds, task.tiny, task.profile)
-    else:
-        torch_case(case, task.mode, task.start, task.seconds, task.tiny, task.side == COMPILED)
+    (jax_case if ours else torch_case)(task, case, given.lock)
 
 
 if __name__ == "__main__":

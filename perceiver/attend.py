@@ -24,6 +24,10 @@ DEVICE_LOGITS = 2**24
 """The same for an accelerator, which would hold too much at once: 64 MiB in float32."""
 
 
+CUDNN_TILE = 64
+"""Rows of one tile of cuDNN's kernel. With fewer it has nothing to gain, and with 5 queries it erred in a test."""
+
+
 class Backend(enum.Enum):
     """How attention is computed."""
 
@@ -57,14 +61,16 @@ class Problem(NamedTuple):
 def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     """The backend for a problem on a platform ("cpu", "gpu", "tpu"; default: the present one).
 
-    cuDNN takes half precision without dropout and heads of up to 128 channels, which are padded to a multiple of 8.
+    cuDNN takes half precision without dropout and heads of up to 128 channels (256 from Hopper on), which are padded to
+    a multiple of 8, where queries and keys fill at least one of its tiles each.
     Splash is taken for bfloat16 without dropout and heads of up to 256 channels, which are padded to a multiple of 128,
     where there are logits enough for tiles and one mask for all queries.
     """
     platform = jax.default_backend() if platform is None else platform
     half = problem.dtype in (jnp.bfloat16, jnp.float16)
     width, logits = max(problem.qk_width, problem.v_width), math.prod(problem[:4])
-    if platform == "gpu" and half and width <= 128 and not problem.dropout:
+    enough = min(problem.queries, problem.keys) >= CUDNN_TILE
+    if platform == "gpu" and half and enough and width <= _cudnn_width() and not problem.dropout:
         return Backend.CUDNN
     plain = problem.dtype == jnp.bfloat16 and not problem.dropout and not problem.by_query
     if platform == "tpu" and plain and width <= 256 and logits > DEVICE_LOGITS:
@@ -150,13 +156,30 @@ def _whole(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | No
     return jnp.einsum("bhqk,bkhe->bqhe", weights.astype(v.dtype), v)
 
 
+def _cudnn_width() -> int:
+    """Channels of a head that cuDNN's kernel takes on the present device, or on Hopper where that is no GPU."""
+    capability = getattr(jax.devices()[0], "compute_capability", "9.0")
+    return 256 if tuple(map(int, capability.split("."))) >= (9, 0) else 128
+
+
 def _cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """Heads are padded with zeros to one width that the kernel takes, which changes neither logits nor values."""
-    width = -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
+    """Heads are padded with zeros to one width that the kernel takes, which changes neither logits nor values.
+
+    It wants a mask for every query, and even numbers of queries and keys: what is added hides from the others.
+    """
+    (count, keys), width = (q.shape[1], k.shape[1]), -(-max(q.shape[-1], v.shape[-1]) // 8) * 8
+    odd = (count % 2, keys % 2)
+    wide_q, wide_k, wide_v = (
+        jnp.pad(x, [(0, 0), (0, more), (0, 0), (0, width - x.shape[-1])])
+        for x, more in ((q, odd[0]), (k, odd[1]), (v, odd[1]))
+    )
+    every = mask if mask is not None or not any(odd) else jnp.ones((q.shape[0], 1, 1, keys), bool)
+    if every is not None:
+        every = jnp.broadcast_to(every, (*every.shape[:2], count, keys))
+        every = jnp.pad(every, [(0, 0), (0, 0), (0, odd[0]), (0, odd[1])])
     scale = 1.0 / math.sqrt(q.shape[-1])
-    wide_q, wide_k, wide_v = (jnp.pad(x, [(0, 0)] * 3 + [(0, width - x.shape[-1])]) for x in (q, k, v))
-    out = jax.nn.dot_product_attention(wide_q, wide_k, wide_v, mask=mask, scale=scale, implementation="cudnn")
-    out = out[..., : v.shape[-1]]
+    out = jax.nn.dot_product_attention(wide_q, wide_k, wide_v, mask=every, scale=scale, implementation="cudnn")
+    out = out[:, :count, :, : v.shape[-1]]
     if mask is None:
         return out
     seen = jnp.moveaxis(mask.any(axis=-1), 1, 2)  # cuDNN averages over all keys where none may be seen

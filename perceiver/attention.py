@@ -21,6 +21,9 @@ from perceiver.typing import Array, Bool, Float, Int
 EPSILON = 1e-5
 """Layer norm epsilon of every reference model."""
 
+UNROLLED = 8
+"""Layers up to which unrolling does not take long to compile."""
+
 
 class Activation(enum.Enum):
     """The non-linearity of an MLP."""
@@ -37,8 +40,16 @@ class Activation(enum.Enum):
         return _ACTIVATIONS[self](x)
 
 
+def _fused(primitive: Any, *shapes: Any, **options: Any) -> bool:
+    """Whether this is the forward pass of cuDNN's attention, to be kept: its gradients need nothing else."""
+    return primitive.name.startswith("dot_product_attention_fwd")
+
+
 _PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(*SAVED)
+    jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names(*SAVED)
+    ),
+    _fused,
 )
 
 _ACTIVATIONS = {
@@ -315,9 +326,13 @@ class Stack(nnx.Module):
         *,
         angles: Array | None = None,
         depth: Int[Array, ""] | None = None,
+        repeated: bool = False,
         key: jax.Array | None = None,
     ) -> Float[Array, "b n c"]:
         """Same shape, through every layer, or the first `depth` ones; that many may be a traced number.
+
+        repeated: this runs within a scan of its own. On a GPU what is kept for the backward pass would then be copied
+        twice, into one array after the other, so that few layers are unrolled there (a tenth of the step's time).
 
         With remat the backward pass recomputes each layer from its input. Without, only the results of the linear maps
         and of attention are kept: the rest is cheaper to recompute than to store and to fetch.
@@ -336,4 +351,5 @@ class Stack(nnx.Module):
         keys = None if key is None else jax.random.split(key, self.depth)
         step = jax.checkpoint(layer, policy=None if self.remat else _PRODUCTS)
         numbers = None if depth is None else jnp.arange(self.depth)
-        return jax.lax.scan(step, x, (parameters, keys, numbers))[0]
+        unroll = repeated and self.depth <= UNROLLED and jax.default_backend() == "gpu"
+        return jax.lax.scan(step, x, (parameters, keys, numbers), unroll=unroll)[0]

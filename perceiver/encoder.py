@@ -140,7 +140,7 @@ class LatentEncoder(nnx.Module):
             cross_key, tower_key = split_key(block_key, 2)
             if cross is not None:
                 x = self.cross[cross](x, tokens, key=cross_key)
-            return self.towers[tower](x, mask, depth=size.depth, key=tower_key), None
+            return self.towers[tower](x, mask, depth=size.depth, repeated=repeats > 1, key=tower_key), None
 
         if repeats == 1:
             return block(x, key)[0]

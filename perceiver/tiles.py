@@ -20,8 +20,8 @@ from perceiver.typing import Array, Bool
 CPU_TILE = 2**20
 """Logits (batch x heads x queries x keys) of one tile on a CPU: 4 MiB in float32."""
 
-DEVICE_TILE = 2**24
-"""The same on an accelerator, where a step costs more than the memory: 64 MiB in float32."""
+DEVICE_TILE = 2**25
+"""The same on an accelerator, where a step costs more than the memory: 128 MiB in float32."""
 
 FEWEST_KEYS, FEWEST_QUERIES = 512, 128
 """What is looked at together at least."""

@@ -178,12 +178,15 @@ LONG = {"batch": 1, "heads": 1, "queries": 512, "keys": 50176, "qk_width": 64, "
         ("gpu", {}, Backend.CUDNN),
         ("gpu", {"dtype": jnp.float16}, Backend.CUDNN),
         ("gpu", {"keys": 100}, Backend.CUDNN),
+        ("gpu", {"keys": 63}, Backend.XLA),
+        ("gpu", {"queries": 63}, Backend.XLA),
         ("gpu", {"dtype": jnp.float32}, Backend.TILED),
         ("gpu", {"dropout": 0.1}, Backend.TILED),
         ("gpu", {"qk_width": 261, "v_width": 261}, Backend.TILED),
         ("gpu", {"qk_width": 60, "v_width": 60}, Backend.CUDNN),
         ("gpu", {"v_width": 32}, Backend.CUDNN),
-        ("gpu", {"qk_width": 136, "v_width": 136}, Backend.TILED),
+        ("gpu", {"qk_width": 136, "v_width": 256}, Backend.CUDNN),
+        ("gpu", {"qk_width": 136, "v_width": 257}, Backend.TILED),
         ("gpu", {"keys": 100, "dtype": jnp.float32}, Backend.XLA),
         ("cpu", {"queries": 1}, Backend.XLA),
         ("cpu", {"queries": 1, "keys": CPU_LOGITS}, Backend.XLA),
@@ -247,10 +250,16 @@ def test_a_mask_that_does_not_fit_is_named(mask):
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
-def test_cudnn_equals_the_textbook():
-    arrays = problem(64, widths=(64, 64), dtype=jnp.bfloat16)
+@pytest.mark.parametrize(("queries", "keys"), [(64, 96), (63, 97), (64, 97), (63, 96)])
+@pytest.mark.parametrize("widths", [(64, 64), (32, 160)])
+def test_cudnn_equals_the_textbook(queries, keys, widths):
+    rng = np.random.default_rng(0)
+    shapes = [(2, count, 3, width) for count, width in zip((queries, keys, keys), (widths[0], *widths), strict=True)]
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in shapes]
     wide = [array.astype(jnp.float32) for array in arrays]
-    for mask in (None, some(64), padded(64)):
+    by_query = rng.random((2, 3, queries, keys)) < 0.6
+    by_query[0, 0, 1] = False
+    for mask in (None, jnp.asarray(by_query), padded(keys)):
         expected = jax.jit(value_and_gradients(explicit))(*wide, mask)
         fused = jax.jit(value_and_gradients(functools.partial(attend, backend=Backend.CUDNN)))
         for have, want in zip(fused(*arrays, mask), expected, strict=True):

@@ -57,7 +57,9 @@ LOOKING = {"all": None, "some": np.array([[True, False, True], [True, True, Fals
         (5, 1, "tokens", "all", False),
     ],
 )
-def test_folding_changes_neither_answers_nor_gradients(monkeypatch, keys, heads, mask, looking, mean):
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_folding_changes_neither_answers_nor_gradients(monkeypatch, platform, keys, heads, mask, looking, mean):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     queries, tokens = arrays(keys=keys)
     graph, state = block(heads, mean_when_blind=mean)
     tokens_mask = MASKS[mask](keys)

@@ -1,11 +1,12 @@
 """The accelerator script where there is none: every step at tiny size, on our side."""
 
 import json
+import threading
 
 import pytest
 
 from benchmarks import accelerator, accelerator_sides
-from benchmarks.accelerator import COMPILED, EAGER, FORWARD, JAX, PEAK, TRAINING, Row, Task
+from benchmarks.accelerator import COMPILED, EAGER, FORWARD, JAX, PEAK, TORCH, TRAINING, Row, Task
 from benchmarks.cases import Canonical
 
 
@@ -21,15 +22,15 @@ def lines(text):
         (Canonical.IMAGENET_FOURIER, FORWARD),
     ],
 )
-def test_batches_are_doubled_and_measured(case, mode, capsys):
-    accelerator_sides.jax_case(case, mode, 1, 60.0, True, None)
-    found = lines(capsys.readouterr().out)
-    assert [record["batch"] for record in found] == [1, 2]
-    assert all(record["rate"] == record["batch"] / record["seconds"] > 0 for record in found)
-    assert found[0]["flops"] == found[1]["flops"] > 0
+def test_a_case_is_measured(case, mode, capsys, tmp_path):
+    accelerator_sides.jax_case(Task(JAX, mode, case, 2, True), case, tmp_path / "lock")
+    (found,) = lines(capsys.readouterr().out)
+    assert (found["side"], found["batch"]) == (JAX, 2)
+    assert found["rate"] == 2 / found["seconds"] > 0
+    assert found["flops"] > 0
 
 
-@pytest.mark.parametrize("case", accelerator.CASES)
+@pytest.mark.parametrize("case", accelerator.BATCHES)
 def test_tiny_models_have_their_cases_parts(case):
     tiny, whole = (accelerator_sides.config(case, size) for size in (True, False))
     assert tiny.inputs.keys() == whole.inputs.keys()
@@ -37,48 +38,60 @@ def test_tiny_models_have_their_cases_parts(case):
     assert tiny.compute == whole.compute
 
 
-def test_a_process_gives_the_peak_and_a_side_that_is_not_installed_says_so():
-    found = accelerator.run(Task(JAX, PEAK, tiny=True), 100.0)
+def test_a_process_gives_the_peak_and_a_library_that_is_not_installed_says_so(tmp_path):
+    (found,) = accelerator.run(Task(JAX, PEAK, tiny=True), 100.0, tmp_path / "lock")
     assert found.best["rate"] == 2 * 256**3 / found.best["seconds"]
-    other = accelerator.run(Task(EAGER, PEAK, tiny=True), 100.0)
+    (other,) = accelerator.run(Task(TORCH, PEAK, tiny=True), 100.0, tmp_path / "lock")
     assert other.best is not None or other.said.startswith("skipped: No module named")
 
 
-def test_a_process_that_takes_too_long_is_stopped_and_one_that_fails_says_why():
-    assert accelerator.run(Task(JAX, PEAK, tiny=True), 0.2).said == "stopped after 0 s"
-    broken = accelerator.run(Task(JAX, FORWARD, Canonical.FLOW, tiny=True, start=0), 100.0)
+def test_a_process_that_takes_too_long_is_stopped_and_one_that_fails_says_why(tmp_path):
+    (slow,) = accelerator.run(Task(JAX, PEAK, tiny=True), 0.2, tmp_path / "lock")
+    assert slow.said == "stopped after 0 s"
+    (broken,) = accelerator.run(Task(JAX, FORWARD, Canonical.FLOW, 0, True), 100.0, tmp_path / "lock")
     assert broken.best is None
     assert "InputError" in broken.said
 
 
-def test_a_full_card_ends_the_doubling(capsys, monkeypatch):
-    def prepare(batch):
-        if batch > 2:
-            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
-        return lambda: None, ""
+def test_one_process_at_a_time_is_alone(tmp_path):
+    lock, order = tmp_path / "lock", []
 
-    monkeypatch.setattr(accelerator_sides, "timed", lambda call, least: 0.1)
-    accelerator_sides.doubled(1, 1e9, 1, prepare, False)
-    *found, last = lines(capsys.readouterr().out)
-    assert [record["batch"] for record in found] == [1, 2]
-    assert last == {"said": "batch 4 does not fit the memory"}
+    def other():
+        with accelerator_sides.alone(lock):
+            order.append("second")
+
+    with accelerator_sides.alone(lock):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
 
 
 def test_the_table_compares_with_the_peak_and_with_torch_compile():
     case = Canonical.LANGUAGE
+    ours, theirs = Task(JAX, TRAINING, case), Task(TORCH, TRAINING, case)
     rows = [
-        Row(Task(JAX, PEAK), {"rate": 1000.0, "batch": 1, "seconds": 1.0, "flops": 1}, ""),
-        Row(Task(JAX, TRAINING, case), {"rate": 6.0, "batch": 8, "seconds": 0.5, "flops": 100, "note": "b"}, ""),
-        Row(Task(COMPILED, TRAINING, case), {"rate": 3.0, "batch": 8, "seconds": 0.5, "flops": 100, "note": "a"}, ""),
-        Row(Task(EAGER, TRAINING, case), None, "stopped after 50 s"),
+        Row(Task(JAX, PEAK), JAX, {"rate": 1000.0, "batch": 1, "seconds": 1.0, "flops": 1}, ""),
+        Row(Task(JAX, FORWARD, case), JAX, {"rate": 9.0, "batch": 8, "seconds": 0.9, "flops": 30}, ""),
+        Row(ours, JAX, {"rate": 6.0, "batch": 8, "seconds": 0.5, "flops": 100, "note": "b"}, ""),
+        Row(theirs, COMPILED, {"rate": 3.0, "batch": 8, "seconds": 0.5, "flops": 100, "note": "a"}, ""),
+        Row(theirs, EAGER, None, "stopped after 50 s"),
     ]
-    text = accelerator.table(rows)
-    assert "| training language | jax | 8 | 500.0 | 6.0 | 60.0% | 2.00 | b |" in text
-    assert "| training language | torch.compile | 8 | 500.0 | 3.0 | 30.0% | 1.00 | a |" in text
-    assert "| training language | torch eager | – | – | – | – | – | stopped after 50 s |" in text
+    *_, first, second, third, last = accelerator.table(rows).splitlines()
+    assert first == "| training language | jax | 8 | 500.0 | 6.0 | 60.0% | 2.00 | b |"
+    assert second == "| training language | torch.compile | 8 | 500.0 | 3.0 | 30.0% | 1.00 | a |"
+    assert third == "| training language | torch eager | – | – | – | – | – | stopped after 50 s |"
+    assert last.startswith("| forward language | jax | 8 |")
 
 
-def test_training_beside_torch_compile_comes_first():
-    order = [(task.mode, task.side) for task in accelerator.plan(False)]
-    assert order[:4] == [(PEAK, JAX), (PEAK, EAGER), (TRAINING, JAX), (TRAINING, COMPILED)]
-    assert [side for _, side in order].index(EAGER, 2) > max(i for i, pair in enumerate(order) if COMPILED in pair)
+def test_each_lane_keeps_to_one_library_and_mode_and_begins_with_the_largest_model():
+    found = accelerator.lanes(False, (JAX, TORCH), 0.5)
+    assert [{(task.library, task.mode) for task in lane} for lane in found] == [
+        {(JAX, TRAINING)},
+        {(TORCH, TRAINING)},
+        {(JAX, FORWARD)},
+        {(TORCH, FORWARD)},
+    ]
+    assert all(lane[0].case is Canonical.IMAGENET_FOURIER and lane[0].batch == 32 for lane in found)
