@@ -22,7 +22,18 @@ import jax
 import numpy as np
 
 from data import fsdd, synthetic_digits
-from perceiver import Block, Classes, Encoder, Fourier, LogMel, Perceiver, PerceiverConfig, Spectrogram
+from perceiver import (
+    Block,
+    Classes,
+    Encoder,
+    Filterbank,
+    Fourier,
+    LogMel,
+    Perceiver,
+    PerceiverConfig,
+    Spectrogram,
+    Waveform,
+)
 from perceiver.augment import add_noise, change_speed, random_equaliser, resample_time
 from perceiver.augment.audio import resampled
 from perceiver.io import trim_silence
@@ -41,27 +52,49 @@ PEOPLE = 3
 NAMES = synthetic_digits.WORDS
 
 
-def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
-    """A log-mel spectrogram in strips of 40 ms to a digit; two looks at it."""
+LOUDNESS, TRIM = 0.1, 45.0
+"""Of every clip: root mean square, and decibels below the loudest part at which its ends are cut off."""
+
+
+def log_mel() -> LogMel:
+    """Strips of 40 ms of a log-mel spectrogram."""
     spectrogram = Spectrogram(
         200, 80, fft_length=256, mels=20, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=0.03
     )
+    return LogMel(
+        SAMPLES,
+        spectrogram,
+        sample_rate=RATE,
+        patch=(4, None),
+        project=64,
+        position=Fourier(bands=12),
+        whole_clip=True,
+        mean=(-1.0,),
+        std=(2.0,),
+        loudness=LOUDNESS,
+        trim=TRIM,
+    )
+
+
+def raw_waveform() -> Waveform:
+    """Patches of 40 ms of samples, through filters that are learned."""
+    return Waveform(
+        SAMPLES,
+        RATE,
+        patch=320,
+        filters=Filterbank(bands=24, length=200, hop=80, low=60.0, high=3900.0, floor=7e-5, mean=-6.0, std=2.0),
+        project=64,
+        position=Fourier(bands=12),
+        whole_clip=True,
+        loudness=LOUDNESS,
+        trim=TRIM,
+    )
+
+
+def model(latents: int, channels: int, depth: int, waveform: bool = False) -> PerceiverConfig:
+    """Sound to a digit; two looks at it."""
     return PerceiverConfig(
-        inputs={
-            "audio": LogMel(
-                SAMPLES,
-                spectrogram,
-                sample_rate=RATE,
-                patch=(4, None),
-                project=64,
-                position=Fourier(bands=12),
-                whole_clip=True,
-                mean=(-1.0,),
-                std=(2.0,),
-                loudness=0.1,
-                trim=45.0,
-            )
-        },
+        inputs={"audio": raw_waveform() if waveform else log_mel()},
         encoder=Encoder(
             latents,
             channels,
@@ -75,15 +108,9 @@ def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
     )
 
 
-@functools.cache
-def adapter() -> LogMel:
-    """The input."""
-    return model(1, 4, 1).inputs["audio"]
-
-
 def given(wave: np.ndarray) -> Sample:
-    """A sound to the model's inputs."""
-    raw, mask = adapter().load(wave)
+    """A sound to the model's inputs, whichever they are."""
+    raw, mask = log_mel().load(wave)
     return {"inputs": {"audio": raw}, "masks": {"audio": mask}}
 
 
@@ -132,12 +159,10 @@ def baselines(splits: Mapping[str, Sequence[fsdd.Recording]]) -> dict[str, float
     from sklearn.preprocessing import StandardScaler
 
     def features(part: Sequence[fsdd.Recording]) -> tuple[np.ndarray, np.ndarray]:
-        rows = []
+        rows, sound = [], log_mel()
         for i in range(len(part)):
-            raw, mask = adapter().load(part[i].wave)
-            mels = np.asarray(jax.jit(adapter().spectrogram)(raw))[
-                : max(int(mask.sum()) // adapter().spectrogram.hop, 2)
-            ]
+            raw, mask = sound.load(part[i].wave)
+            mels = np.asarray(jax.jit(sound.spectrogram)(raw))[: max(int(mask.sum()) // sound.spectrogram.hop, 2)]
             rows.append(resample_time(mels, 20).ravel())
         return np.stack(rows), np.array([part[i].digit for i in range(len(part))])
 
@@ -154,6 +179,7 @@ def spoken_digits(
     learning_rate: float = 2e-3,
     voices: int = 2000,
     speakers: bool = True,
+    waveform: bool = False,
     latents: int = 16,
     channels: int = 96,
     depth: int = 1,
@@ -169,6 +195,7 @@ def spoken_digits(
         learning_rate: Its peak, after a warm-up of a tenth of the steps.
         voices: Words of a synthesiser (extra speech) that are learned beside those of people; 0 leaves it out.
         speakers: Also train without each speaker, and test on them.
+        waveform: Hear the raw waveform through learned filters, not a log-mel spectrogram.
         latents: Vectors in the bottleneck.
         channels: Their width.
         depth: Self-attention layers after each of the two looks at the sound.
@@ -184,7 +211,7 @@ def spoken_digits(
         updates = 2 * steps if speaker is None else steps
         return Experiment(
             name="spoken_digits" if speaker is None else f"without {speaker}",
-            model=model(latents, channels, depth),
+            model=model(latents, channels, depth, waveform),
             batches=training_stream(source, sample, seed=seed, batch=batch, skipped=skipped),
             objective=class_objective(),
             optimizer=adamw(warmup_cosine(learning_rate, updates, max(updates // 10, 1)), weight_decay=0.05),

@@ -47,6 +47,7 @@ _HOMES = {
     ),
     "perceiver.encoder": ("Encoder",),
     "perceiver.errors": ("ConfigError", "InputError", "MissingExtraError"),
+    "perceiver.filterbank": ("Filterbank",),
     "perceiver.model": ("Compute", "Latents", "Perceiver", "PerceiverConfig"),
     "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
     "perceiver.pretrained": ("from_pretrained",),
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     )
     from perceiver.encoder import Encoder
     from perceiver.errors import ConfigError, InputError, MissingExtraError
+    from perceiver.filterbank import Filterbank
     from perceiver.model import Compute, Latents, Perceiver, PerceiverConfig
     from perceiver.positions import Fourier, Learned, Projected, Refined
     from perceiver.pretrained import from_pretrained

@@ -64,11 +64,11 @@ class ModelConfig(abc.ABC):
 
     def build(self, seed: int = 0) -> Any:
         """A freshly initialised model; the same seed gives the same parameters."""
-        return nnx.merge(nnx.graphdef(self.abstract()), _start(self, jax.random.key(seed)))
+        return nnx.merge(_traced(self)[0], _start(self, jax.random.key(seed)))
 
     def abstract(self) -> Any:
         """The model with shapes in place of parameters."""
-        return nnx.eval_shape(lambda: self.stored(jax.random.key(0)))
+        return nnx.merge(*_traced(self))
 
     def stored(self, key: jax.Array) -> "Model":
         """The model as `weights` stores it, made eagerly."""
@@ -79,6 +79,12 @@ class ModelConfig(abc.ABC):
     @abc.abstractmethod
     def initial(self, key: jax.Array) -> "Model":
         """The model with float32 parameters, initialised eagerly: what `build` compiles."""
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(config: ModelConfig) -> tuple[Any, nnx.State]:
+    """The graph and the shapes of a model: tracing what makes it takes up to seconds, and is done once per config."""
+    return nnx.split(nnx.eval_shape(lambda: config.stored(jax.random.key(0))))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -26,6 +26,7 @@ import perceiver.convolutions
 import perceiver.decoders
 import perceiver.dual
 import perceiver.encoder
+import perceiver.filterbank
 import perceiver.hierarchical
 import perceiver.hierarchical_blocks
 import perceiver.positions
@@ -61,6 +62,7 @@ def known_types() -> list[type]:
         perceiver.dual.SigmoidContrast,
         perceiver.dual.SoftmaxContrast,
         perceiver.encoder.Encoder,
+        perceiver.filterbank.Filterbank,
         perceiver.hierarchical.HierarchicalConfig,
         perceiver.hierarchical.Signal,
         perceiver.hierarchical_blocks.Level,

@@ -22,6 +22,7 @@ LAYERS = [
         "splash",
         "attend",
         "spectrogram",
+        "filterbank",
         "surroundings",
         "patches",
         "convolutions",

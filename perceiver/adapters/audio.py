@@ -13,6 +13,7 @@ from flax import nnx
 from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, pad_to, standardise
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
+from perceiver.filterbank import Filterbank, Filters
 from perceiver.io.audio import trim_silence
 from perceiver.positions import Fourier, Position, grid_at
 from perceiver.spectrogram import Spectrogram
@@ -83,20 +84,32 @@ class Waveform(Sound):
 
     samples: the budget, a whole number of patches. sample_rate: Hz. project, position, add_position: as for Image,
         one axis.
+    filters: learned filters that the samples go through first; a token is then the frames of its samples, so that the
+        patch is a whole number of hops.
+    whole_clip: see LogMel.
     """
 
     samples: int
     sample_rate: int = preprocessing_field()
     patch: int = 16
+    filters: Filterbank | None = None
     project: int | None = None
     position: Position = Fourier(bands=32)
     add_position: bool = False
+    whole_clip: bool = False
     loudness: float | None = preprocessing_field(default=None)
     trim: float | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.patch < 1 or self.samples % self.patch:
             raise ConfigError(f"Waveform: {self.samples} samples are not whole patches of {self.patch}")
+        if self.filters is not None and self.patch % self.filters.hop:
+            raise ConfigError(f"Waveform: patches of {self.patch} samples are not whole hops of {self.filters.hop}")
+
+    @property
+    def features(self) -> int:
+        """Numbers of one patch: its samples, or what the filters make of them."""
+        return self.patch if self.filters is None else self.patch // self.filters.hop * self.filters.bands
 
     @property
     def tokens(self) -> int:
@@ -106,7 +119,7 @@ class Waveform(Sound):
     @property
     def channels(self) -> int:
         """See Adapter."""
-        return embed_channels(self.patch, self.project, self.position, 1, self.add_position)
+        return embed_channels(self.features, self.project, self.position, 1, self.add_position)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "WaveformTokens":
         """See Adapter."""
@@ -118,8 +131,9 @@ class WaveformTokens(nnx.Module):
 
     def __init__(self, config: Waveform, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
+        self.filters = None if config.filters is None else Filters(config.filters, config.sample_rate)
         self.embed = Embed(
-            config.patch,
+            config.features,
             config.project,
             config.position,
             (config.tokens,),
@@ -132,11 +146,19 @@ class WaveformTokens(nnx.Module):
         """[b, n] -> Tokens [b, n / patch, channels]; a patch with one real sample is real."""
         wave, real = self.config.full(raw, mask)
         count = -(-raw.shape[1] // self.config.patch)  # behind it everything is masked
-        values = rearrange(wave, "b (n p) -> b n p", p=self.config.patch)[:, :count]
+        values = rearrange(wave if self.filters is None else self.filters(wave), "b ... -> b (...)")
+        values = rearrange(values, "b (n f) -> b n f", n=self.config.tokens)[:, :count]
         coordinates = grid_at(jnp.arange(count), (self.config.tokens,))
         if real is not None:
             real = rearrange(real, "b (n p) -> b n p", p=self.config.patch).any(axis=-1)[:, :count]
+        if self.config.whole_clip and real is not None:
+            coordinates = over_clip(jnp.arange(count), real.sum(axis=1))[..., None]
         return self.embed(values, coordinates, real)
+
+
+def over_clip(steps: Array, lengths: Array) -> Array:
+    """Times [b, n] that go from -1 to 1 over each clip's own length. steps: [n], counted from 0. lengths: [b]."""
+    return 2.0 * steps / jnp.maximum(lengths - 1, 1)[:, None] - 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,13 +260,7 @@ class LogMelTokens(nnx.Module):
             real = jnp.repeat(real[:, starts], pitches, axis=1)
         places = grid_at(jnp.arange(times * pitches), config.grid)
         if config.whole_clip and real is not None:
-            places = self._over_clip(places, real)
+            steps = jnp.repeat(jnp.arange(times), pitches)
+            own = over_clip(steps, real[:, ::pitches].sum(axis=1))
+            places = jnp.stack([own, jnp.broadcast_to(places[:, 1], own.shape)], axis=-1)
         return self.embed(values, places, real)
-
-    def _over_clip(self, places: Array, real: Array) -> Array:
-        """Coordinates [b, n, 2] whose time goes from -1 to 1 over each clip's own real tokens."""
-        times, pitches = self.config.grid
-        last = real[:, ::pitches].sum(axis=1) - 1
-        time = (places[:, 0] + 1.0) / 2.0 * (times - 1)
-        own = 2.0 * time / jnp.maximum(last, 1)[:, None] - 1.0
-        return jnp.stack([own, jnp.broadcast_to(places[:, 1], own.shape)], axis=-1)

@@ -1,11 +1,15 @@
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import perceiver as p
 from perceiver.errors import ConfigError, InputError
+from perceiver.filterbank import Filters
 from perceiver.io import write_wav
+from perceiver.spectrogram import MelScale, hertz_to_mel, mel_to_hertz
 from tests.models import MELS, built, check_masked_elements_do_not_matter, close, encoding
 
 WAVEFORM = p.Waveform(32, sample_rate=8000, patch=8, position=p.Fourier(bands=2))
@@ -159,6 +163,59 @@ def test_time_may_run_over_each_clips_own_length():
     short = built(config)(CLIPS["logmel"][:, :33])
     count = short.values.shape[1]
     close(short.values[1], own.values[1, :count], 1e-6)
+
+
+FILTERED = p.Waveform(
+    480, 8000, patch=160, filters=p.Filterbank(bands=6, length=100, hop=40, low=100.0), position=p.Fourier(2)
+)
+
+
+def test_filtered_frames_of_a_patch_are_one_token():
+    clip = np.random.default_rng(0).normal(size=(2, 480)).astype(np.float32)
+    model = built(FILTERED)
+    tokens = model(clip, np.arange(480) < np.array([[480], [161]]))
+    assert tokens.values.shape == (2, 3, FILTERED.channels) == (2, 3, 4 * 6 + 5)
+    np.testing.assert_array_equal(tokens.mask, [[True] * 3, [True, True, False]])
+    kernel = np.asarray(model.filters.kernel[...])
+    padded = np.pad(clip[0], (30, 30))  # the fifth frame is centred on the samples 160 to 200
+    cosine, sine = np.split(padded[160:260] @ kernel, 2)
+    close(tokens.values[0, 1, :6], np.log(cosine**2 + sine**2 + 1e-5), 1e-4)
+    own = built(dataclasses.replace(FILTERED, whole_clip=True))(clip, np.arange(480) < np.array([[480], [161]]))
+    np.testing.assert_allclose(own.values[:, :2, 24], [[-1, 0], [-1, 1]], atol=1e-6)
+    with pytest.raises(ConfigError, match="patches of 160 samples are not whole hops of 60"):
+        dataclasses.replace(FILTERED, filters=p.Filterbank(hop=60))
+
+
+def test_filters_hear_their_pitch_and_measure_noise_as_its_variance():
+    bank = p.Filterbank(bands=8, length=400, low=100.0, floor=1e-12)
+    corners = mel_to_hertz(np.linspace(*hertz_to_mel(np.array([100.0, 3900.0]), MelScale.HTK), 10), MelScale.HTK)
+    tones = np.sin(2 * np.pi * corners[1:-1, None] * np.arange(1600) / 8000).astype(np.float32)
+    levels = np.asarray(Filters(bank, 8000)(tones))[:, 10]
+    np.testing.assert_array_equal(levels.argmax(axis=1), np.arange(8))
+    noise = np.random.default_rng(0).normal(scale=0.5, size=(200, 800)).astype(np.float32)
+    energy = np.exp(np.asarray(Filters(bank, 8000)(noise))[:, 3:7]).mean(axis=(0, 1))
+    np.testing.assert_allclose(energy, 0.25, rtol=0.15)
+    gradient = nnx.grad(lambda filters: filters(jnp.zeros((1, 800))).sum())(Filters(bank, 8000))
+    assert np.isfinite(gradient.kernel[...]).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bands": 0}, "at least 1"),
+        ({"low": 4000.0}, "low < high"),
+        ({"floor": 0.0}, "above 0"),
+        ({"std": 0.0}, "above 0"),
+    ],
+)
+def test_a_filterbank_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        p.Filterbank(**change)
+
+
+def test_filters_above_half_the_rate_are_refused():
+    with pytest.raises(ConfigError, match="4000 Hz hold sounds up to 2000"):
+        built(p.Waveform(480, 4000, patch=160, filters=p.Filterbank()))
 
 
 def test_quiet_ends_may_be_cut_off():
