@@ -189,7 +189,7 @@ def spoken_digits(
 
     Args:
         root: Folder that holds fsdd/; the variable PERCEIVER_DATA unless given.
-        steps: Updates without a speaker; the published split takes twice as many.
+        steps: Updates without a speaker; the published split takes three times as many.
         batch: Words per update.
         seed: Of the parameters, the order of the data, the augmentation and the synthetic voices.
         learning_rate: Its peak, after a warm-up of a tenth of the steps.
@@ -208,7 +208,7 @@ def spoken_digits(
         splits = TASKS["fsdd"].load(root) if speaker is None else fsdd.load(root, RATE, speaker)
         skipped = Skipped()
         source = Joined([*[splits["train"]] * PEOPLE, synthetic])
-        updates = 2 * steps if speaker is None else steps
+        updates = 3 * steps if speaker is None else steps
         return Experiment(
             name="spoken_digits" if speaker is None else f"without {speaker}",
             model=model(latents, channels, depth, waveform),

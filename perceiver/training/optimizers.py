@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from flax import nnx
 
 
@@ -42,6 +43,40 @@ def adamw(
     """
     core = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=decayed)
     return _around(core, clip, accumulate)
+
+
+def muon(
+    schedule: optax.Schedule | float,
+    rest: optax.Schedule | float,
+    *,
+    weight_decay: float = 0.05,
+    clip: float = 1.0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """Muon: updates of the linear maps are made orthogonal, scaled to the size of Adam's (arXiv 2502.16982).
+
+    It needs fewer steps than AdamW, which matters where a step is slow. schedule: of the linear maps. rest: of Adam's
+    (with Nesterov's momentum), for everything else, answers' last maps included.
+    """
+    core = optax.contrib.muon(
+        schedule,
+        weight_decay=weight_decay,
+        consistent_rms=0.2,
+        adam_b2=0.98,
+        adam_learning_rate=rest,
+        muon_weight_dimension_numbers=_matrices,
+    )
+    return _around(core, clip, accumulate)
+
+
+def _matrices(parameters: nnx.State) -> nnx.State:
+    """The axes of the linear maps' kernels, stacked or not; None for what is no matrix, or gives the answer."""
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        names = {getattr(entry, "key", None) for entry in path}
+        return optax.contrib.MuonDimensionNumbers(-2, -1) if "kernel" in names and "head" not in names else None
+
+    return jax.tree_util.tree_map_with_path(axes, parameters)
 
 
 def lamb(

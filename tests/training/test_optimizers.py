@@ -9,7 +9,7 @@ from flax import nnx
 
 from perceiver import Block, Classes, Encoder, Image, PerceiverConfig
 from perceiver.saving import flatten
-from perceiver.training.optimizers import _around, adamw, decayed, flat_cosine, lamb, warmup_cosine
+from perceiver.training.optimizers import _around, adamw, decayed, flat_cosine, lamb, muon, warmup_cosine
 from tests.models import noisy
 
 
@@ -41,6 +41,29 @@ def test_decay_shrinks_kernels_only(make):
     updates, _ = jax.jit(lambda still, state: optimizer.update(still, optimizer.init(state), state))(still, state)
     for name, update in flatten(updates).items():
         assert bool(jnp.any(update != 0)) == name.endswith(".kernel"), name
+
+
+def test_muon_turns_linear_maps_by_orthogonal_updates_and_leaves_the_rest_to_adam():
+    state = parameters()
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), state)
+    both = {}
+    adam = _around(optax.adamw(0.02, b2=0.98, weight_decay=0.0, nesterov=True), 1.0, 1)
+    for name, optimizer in {"muon": muon(0.1, 0.02, weight_decay=0.0), "adam": adam}.items():
+        updates, _ = jax.jit(lambda g, s, o=optimizer: o.update(g, o.init(s), s))(gradients, state)
+        both[name] = flatten(updates)
+    stacked = 0
+    for name, update in both["muon"].items():
+        if not name.endswith(".kernel") or ".head." in name:
+            np.testing.assert_allclose(update, both["adam"][name], atol=1e-6)
+            continue
+        stacked += update.ndim == 3
+        for matrix in np.asarray(update).reshape(-1, *update.shape[-2:]):
+            scale = 0.1 * 0.2 * math.sqrt(max(matrix.shape))
+            values = np.linalg.svd(matrix / scale, compute_uv=False)
+            assert 0.6 < np.median(values) < 1.3, name  # five iterations leave the least where they are
+            assert values.max() < 1.3, name
+    assert stacked
 
 
 def test_accumulation_averages_gradients_and_updates_every_second_time():
