@@ -81,6 +81,7 @@ def test_training_reaches_every_size_with_one_program_and_evaluation_uses_all():
     np.testing.assert_array_equal(answers(built(fixed))["label"], answers(model)["label"])
 
 
+@pytest.mark.slow
 def test_a_training_answer_is_that_of_one_of_the_sizes():
     model = built(ENCODERS["Perceiver IO"])
     every = [

@@ -118,7 +118,11 @@ def finished(whole, tmp_path):
     return shutil.copytree(whole[0], tmp_path / "finished")
 
 
-@pytest.mark.parametrize("make", [tiny_experiment, lambs], ids=["adamw accumulated", "lamb"])
+@pytest.mark.parametrize(
+    "make",
+    [tiny_experiment, pytest.param(lambs, marks=pytest.mark.slow)],
+    ids=["adamw accumulated", "lamb"],
+)
 def test_train_2_and_resume_2_equals_train_4_bit_for_bit(tmp_path, make, whole):
     if make is lambs:
         workdir = tmp_path / "whole"
@@ -238,6 +242,7 @@ def test_impossible_experiments_are_refused(change):
         tiny_experiment(**change)
 
 
+@pytest.mark.slow
 def test_statistics_of_batch_norm_are_trained_resumed_and_kept(tmp_path):
     experiment = convolved_experiment()
     start = jax.tree.leaves(Trainer(experiment).start().statistics)
