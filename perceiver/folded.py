@@ -19,7 +19,17 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from perceiver.tiles import SAVED, differs_by_query, drop_weights, settle, soften, span, sweep
+from perceiver.tiles import (
+    FEWEST_KEYS,
+    SAVED,
+    differs_by_query,
+    drop_weights,
+    settle,
+    soften,
+    span,
+    sweep,
+    tile_size,
+)
 from perceiver.typing import Array, Bool, Float
 
 ALIGNED = 64
@@ -68,9 +78,39 @@ def attend_tokens(
     if jax.default_backend() != "cpu":
         rows, tokens = _aligned(rows), _aligned(normalised(tokens, epsilon)[0].astype(rows.dtype))
         settings = Settings(None, rate)
-    out, total = _attend(rows, tokens, mask, key if rate else None, settings)
+    out, total = _in_groups(rows, tokens, mask, key if rate else None, settings)
     out = out[..., :c]
     return jnp.swapaxes(out.reshape(b, h, q, c), 1, 2), jnp.swapaxes(total.reshape(b, h, q), 1, 2)
+
+
+def _in_groups(rows: Array, tokens: Array, mask: Array | None, key: jax.Array | None, settings: Settings):
+    """`_attend`, on a CPU for as many samples at a time as its caches hold: gradients for 64 pictures of 784 pixels take
+    a third of the time.."""
+    batch, count = rows.shape[0], group(rows.shape[0], rows.shape[1], tokens.shape[1])
+    if count == batch:
+        return _attend(rows, tokens, mask, key, settings)
+
+    def cut(x: Array) -> Array:
+        return x.reshape(batch // count, count, *x.shape[1:])
+
+    shared = mask is None or mask.shape[0] == 1
+    masks = None if mask is None or shared else cut(mask)
+    keys = None if key is None else jax.random.split(key, batch // count)
+
+    def some(given):
+        rows, tokens, own, key = given
+        return _attend(rows, tokens, mask if shared else own, key, settings)
+
+    out, total = jax.lax.map(some, (cut(rows), cut(tokens), masks, keys))
+    return out.reshape(batch, *out.shape[2:]), total.reshape(batch, *total.shape[2:])
+
+
+def group(batch: int, rows: int, keys: int) -> int:
+    """Samples to look at together: all on an accelerator, on a CPU a divisor of the batch that leaves keys enough."""
+    if jax.default_backend() != "cpu":
+        return batch
+    most = max(tile_size() // (rows * min(keys, 2 * FEWEST_KEYS)), 1)
+    return max(count for count in range(1, batch + 1) if batch % count == 0 and count <= most)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
