@@ -8,11 +8,12 @@ features: 72.1 % (56.0, 79.2, 73.0, 80.2). The published split, where every spea
 regression 96.5. 1,289 s on one core of two that other work shared.
 `--waveform`, seed 0, 947 s likewise: 78.0 % on average from raw samples (72.2, 80.2, 74.6, 84.8), 96.0 % on the published
 split.
-Settings were chosen by trials that looked at the four
-people, there being no others, so expect a little less of a fifth. What mattered, in trials of one seed: synthetic words
-(jackson and nicolas lost 15 and 5 points without them), each recording of a person heard three times as often, and a
-floor of the spectrum high enough to hide the microphones' noise. What did not help: removing the mean of each band, a
-phase vocoder, patches in pitch, more synthetic words, more steps.
+
+Settings were chosen by trials that looked at the four people, there being no others, so expect a little less of a
+fifth. What mattered, in trials of one seed: synthetic words (jackson and nicolas lost 15 and 5 points without them),
+each recording of a person heard three times as often, and a floor of the spectrum high enough to hide the microphones'
+noise. What did not help: removing the mean of each band, a phase vocoder, patches in pitch, more synthetic words, more
+steps.
 """
 
 import dataclasses
