@@ -6,8 +6,8 @@ Seed 0: 84.2 % on average over the four people, each heard by a model that never
 nicolas 74.2, theo 90.6; each of 500 recordings, so about 4 points either way). Logistic regression on the same
 features: 72.1 % (56.0, 79.2, 73.0, 80.2). The published split, where every speaker is known: 97.0 % of 200, logistic
 regression 96.5. 1,289 s on one core of two that other work shared.
-`--waveform`, seed 0, 947 s likewise: 78.0 % on average from raw samples (72.2, 80.2, 74.6, 84.8), 96.0 % on the published
-split.
+From raw samples, `--waveform`, seed 0: 78.0 % on average (72.2, 80.2, 74.6, 84.8), 96.0 % on the published split; 947 s
+likewise.
 
 Settings were chosen by trials that looked at the four people, there being no others, so expect a little less of a
 fifth. What mattered, in trials of one seed: synthetic words (jackson and nicolas lost 15 and 5 points without them),

@@ -50,7 +50,8 @@ class Filterbank:
         """
         if self.high > sample_rate / 2:
             raise ConfigError(f"Filterbank: {sample_rate} Hz hold sounds up to {sample_rate / 2} Hz, not {self.high}")
-        mels = np.linspace(*hertz_to_mel(np.array([self.low, self.high]), MelScale.HTK), self.bands + 2)
+        first, last = (float(hertz_to_mel(hertz, MelScale.HTK)) for hertz in (self.low, self.high))
+        mels = np.linspace(first, last, self.bands + 2)
         corners = mel_to_hertz(mels, MelScale.HTK)
         centres, widths = corners[1:-1], (corners[2:] - corners[:-2]) / 2.0  # at half of the height
         time = (np.arange(self.length) - (self.length - 1) / 2.0)[:, None] / sample_rate

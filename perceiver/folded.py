@@ -84,8 +84,10 @@ def attend_tokens(
 
 
 def _in_groups(rows: Array, tokens: Array, mask: Array | None, key: jax.Array | None, settings: Settings):
-    """`_attend`, on a CPU for as many samples at a time as its caches hold: gradients for 64 pictures of 784 pixels take
-    a third of the time.."""
+    """`_attend`, on a CPU for as many samples at a time as its caches hold.
+
+    Gradients for 64 pictures of 784 pixels take a third of the time.
+    """
     batch, count = rows.shape[0], group(rows.shape[0], rows.shape[1], tokens.shape[1])
     if count == batch:
         return _attend(rows, tokens, mask, key, settings)
