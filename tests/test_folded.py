@@ -8,10 +8,10 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from perceiver import attention, tiles
+from perceiver import attention, folded, tiles
 from perceiver.attend import Backend, choose_backend
 from perceiver.attention import Block, CrossAttend
-from perceiver.folded import attend_tokens, folding_pays
+from perceiver.folded import attend_tokens, folding_pays, group
 from perceiver.tokens import Tokens
 from tests.models import close
 
@@ -135,3 +135,11 @@ def test_a_cross_attend_folds_by_itself_and_a_self_attend_never_does(monkeypatch
     nnx.merge(graph, state)(*arrays()[:1], Tokens(arrays()[1]))
     attention.SelfAttend(8, Block(), dtype=FLOAT, rngs=nnx.Rngs(0))(arrays()[0])
     assert asked == [(6, Backend.FOLDED), (None, Backend.XLA)]
+
+
+def test_a_batch_goes_through_in_groups_of_equal_size_that_fit_a_tile(monkeypatch):
+    monkeypatch.setattr(tiles, "CPU_TILE", 2**20)
+    monkeypatch.setattr(folded, "FEWEST_KEYS", 512)
+    assert [group(64, 96, 784), group(7, 1, 100), group(6, 512, 50176), group(5, 4096, 50176)] == [8, 7, 2, 1]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert group(64, 96, 784) == 64
