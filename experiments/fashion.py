@@ -1,6 +1,10 @@
 """Ten kinds of clothes: Fashion-MNIST from 4 x 4 patches, and beside it from raw pixels.
 
 perceiver train experiments/fashion.py --root FOLDER     (FOLDER holds fashion_mnist/; or a Debian package, see data)
+
+Patches, seed 0, `--no-raw --steps 7000`: 90.1 % (89.5 to 90.7; validation 90.8), 2,292 s on one core of two that other
+work shared. On a fifth of the training pictures logistic regression 81.8 %, nearest neighbour 80.7 %; untrained 16.7 %.
+With four heads and AdamW the same model had 88.7 % after 1,577 s. Raw pixels have not been trained whole yet.
 """
 
 from pathlib import Path
@@ -80,7 +84,7 @@ def baselines(splits: dict[str, Any]) -> dict[str, float]:
 def fashion(
     *,
     root: Path | None = None,
-    steps: int = 6000,
+    steps: int = 5000,
     batch: int = 128,
     seed: int = 0,
     learning_rate: float = 4e-3,
