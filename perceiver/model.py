@@ -68,7 +68,7 @@ class ModelConfig(abc.ABC):
 
     def abstract(self) -> Any:
         """The model with shapes in place of parameters."""
-        return nnx.merge(*_traced(self))
+        return nnx.merge(*_traced(self), copy=True)  # whoever fills it in changes no other
 
     def stored(self, key: jax.Array) -> "Model":
         """The model as `weights` stores it, made eagerly."""

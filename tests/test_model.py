@@ -282,6 +282,12 @@ def test_a_model_of_an_example_batch_of_every_adapter():
         assert tokens.values.shape == (2, adapter.tokens, adapter.channels)
 
 
+def test_what_fills_an_abstract_model_in_changes_no_other():
+    first = tiny_config().abstract()
+    first.encoder.latents.set_value(jnp.zeros(3))
+    assert tiny_config().abstract().encoder.latents.shape != (3,)
+
+
 def test_the_same_seed_builds_the_same_model_and_another_seed_another():
     config = tiny_config(inputs={"state": p.State(2)}, outputs={"label": p.Classes(2)})
     build = jax.jit(lambda seed: jax.tree.leaves(nnx.state(config.build(seed), nnx.Param)))
