@@ -142,10 +142,8 @@ def table(rows: list[Row]) -> str:
     lines += ["", "| case | side | batch | ms a call | examples/s | of peak | times torch.compile | notes |"]
     lines += ["|---|---|---:|---:|---:|---:|---:|---|"]
     rates = {(row.task.name, row.side): row.best["rate"] for row in rows if row.best}
-    places = {
-        name: i for i, name in enumerate(f"{mode} {case.value}" for mode in (TRAINING, FORWARD) for case in BATCHES)
-    }
-    for row in sorted((row for row in rows if row.task.mode != PEAK), key=lambda row: places[row.task.name]):
+    order = [f"{mode} {case.value}" for mode in (TRAINING, FORWARD) for case in BATCHES]
+    for row in sorted((row for row in rows if row.task.mode != PEAK), key=lambda row: order.index(row.task.name)):
         cells = [row.task.name, row.side]
         if row.best is None:
             lines.append("| " + " | ".join([*cells, *["–"] * 5, row.said]) + " |")
@@ -171,7 +169,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     given = parser.parse_args(arguments)
     ends, rows, skipped = time.monotonic() + given.budget, [], []
     with tempfile.TemporaryDirectory() as folder:
-        lock = pathlib.Path(folder, "lock")
+        lock, writing = pathlib.Path(folder, "lock"), threading.Lock()
         for library in given.libraries:
             rows += run(Task(library, PEAK, tiny=given.tiny), LIMITS[PEAK], lock)
 
@@ -183,7 +181,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
                     continue
                 rows.extend(run(task, min(LIMITS[task.mode], left), lock))
                 if given.json is not None:
-                    _write(rows, skipped, given.json)
+                    with writing:
+                        _write(rows, skipped, given.json)
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
             list(pool.map(drive, lanes(given.tiny, given.libraries, given.scale)))

@@ -62,6 +62,11 @@ def measure(task: Task, side: str, call: Call, flops: int, note: str) -> float:
     return each
 
 
+def _flops(task: Task, wanted: PerceiverConfig) -> int:
+    """Of one example."""
+    return counting.forward_flops(wanted) if task.mode == FORWARD else counting.step_flops(wanted)
+
+
 def timed(call: Call, least: float) -> float:
     """Median seconds of a call, over at least three and `least` seconds, behind two that compile and warm up."""
     call()
@@ -117,15 +122,14 @@ def jax_case(task: Task, case: Canonical, lock: pathlib.Path) -> None:
 
     wanted = config(case, task.tiny)
     if task.mode == FORWARD:
-        call, flops, note = _jax_forward(wanted, task.batch), counting.forward_flops(wanted), "bfloat16"
+        call, note = _jax_forward(wanted, task.batch), "bfloat16"
     else:
-        call, flops = _jax_step(wanted, case, task.batch), counting.step_flops(wanted)
-        note = "bfloat16, float32 weights"
+        call, note = _jax_step(wanted, case, task.batch), "bfloat16, float32 weights"
     with alone(lock):
-        call()
         if task.profile is None:
-            measure(task, JAX, call, flops, note)
+            measure(task, JAX, call, _flops(task, wanted), note)
             return
+        call()
         with jax.profiler.trace(task.profile):
             for _ in range(3):
                 call()
@@ -206,7 +210,7 @@ def torch_case(task: Task, case: Canonical, lock: pathlib.Path) -> None:
 
     use_fused_attention()
     wanted = config(case, task.tiny)
-    flops = counting.forward_flops(wanted) if task.mode == FORWARD else counting.step_flops(wanted)
+    flops = _flops(task, wanted)
     notes = {False: "autocast, float32 weights", True: "model.to(bfloat16)"}
     seconds: dict[bool, float] = {}
     for half, note in notes.items():

@@ -60,6 +60,7 @@ LOUDNESS, TRIM = 0.1, 45.0
 """Of every clip: root mean square, and decibels below the loudest part at which its ends are cut off."""
 
 
+@functools.cache
 def log_mel() -> LogMel:
     """Strips of 40 ms of a log-mel spectrogram."""
     spectrogram = Spectrogram(
@@ -164,9 +165,10 @@ def baselines(splits: Mapping[str, Sequence[fsdd.Recording]]) -> dict[str, float
 
     def features(part: Sequence[fsdd.Recording]) -> tuple[np.ndarray, np.ndarray]:
         rows, sound = [], log_mel()
+        spectrogram = jax.jit(sound.spectrogram)
         for i in range(len(part)):
             raw, mask = sound.load(part[i].wave)
-            mels = np.asarray(jax.jit(sound.spectrogram)(raw))[: max(int(mask.sum()) // sound.spectrogram.hop, 2)]
+            mels = np.asarray(spectrogram(raw))[: max(int(mask.sum()) // sound.spectrogram.hop, 2)]
             rows.append(resample_time(mels, 20).ravel())
         return np.stack(rows), np.array([part[i].digit for i in range(len(part))])
 

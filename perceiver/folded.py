@@ -95,15 +95,9 @@ def _in_groups(rows: Array, tokens: Array, mask: Array | None, key: jax.Array | 
     def cut(x: Array) -> Array:
         return x.reshape(batch // count, count, *x.shape[1:])
 
-    shared = mask is None or mask.shape[0] == 1
-    masks = None if mask is None or shared else cut(mask)
+    masks = None if mask is None else cut(jnp.broadcast_to(mask, (batch, *mask.shape[1:])))
     keys = None if key is None else jax.random.split(key, batch // count)
-
-    def some(given):
-        rows, tokens, own, key = given
-        return _attend(rows, tokens, mask if shared else own, key, settings)
-
-    out, total = jax.lax.map(some, (cut(rows), cut(tokens), masks, keys))
+    out, total = jax.lax.map(lambda some: _attend(*some, settings), (cut(rows), cut(tokens), masks, keys))
     return out.reshape(batch, *out.shape[2:]), total.reshape(batch, *total.shape[2:])
 
 

@@ -22,11 +22,11 @@ def flat_cosine(peak: float, steps: int, flat: int, end: float = 0.0) -> optax.S
 
 def decayed(parameters: nnx.State) -> nnx.State:
     """Which parameters weight decay applies to: the kernels of linear maps; not biases, norms, latents or tables."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: "kernel" in _names(path), parameters)
 
-    def is_kernel(path: tuple[Any, ...], _: jax.Array) -> bool:
-        return any(getattr(entry, "key", None) == "kernel" for entry in path)
 
-    return jax.tree_util.tree_map_with_path(is_kernel, parameters)
+def _names(path: tuple[Any, ...]) -> set[Any]:
+    return {getattr(entry, "key", None) for entry in path}
 
 
 def adamw(
@@ -73,7 +73,7 @@ def _matrices(parameters: nnx.State) -> nnx.State:
     """The axes of the linear maps' kernels, stacked or not; None for what is no matrix, or gives the answer."""
 
     def axes(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        names = {getattr(entry, "key", None) for entry in path}
+        names = _names(path)
         return optax.contrib.MuonDimensionNumbers(-2, -1) if "kernel" in names and "head" not in names else None
 
     return jax.tree_util.tree_map_with_path(axes, parameters)
