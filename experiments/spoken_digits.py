@@ -33,18 +33,17 @@ from perceiver import (
     Filterbank,
     Fourier,
     LogMel,
-    Perceiver,
     PerceiverConfig,
     Spectrogram,
     Waveform,
 )
-from perceiver.augment import add_noise, change_speed, random_equaliser, resample_time
-from perceiver.augment.audio import resampled
+from perceiver.augment import add_noise, change_speed, hide_band, hide_moment, random_equaliser, resample_time
+from perceiver.augment.audio import at_speed
 from perceiver.io import trim_silence
-from perceiver.pipeline import Joined, Sample, Skipped, training_stream
+from perceiver.pipeline import Joined, Kept, Sample, Skipped, training_stream
 from perceiver.spectrogram import Log
-from perceiver.training.classification import class_objective, probabilities
-from perceiver.training.evaluation import Judged, Task, classified, figures_of, scores
+from perceiver.training.classification import class_judge, class_objective
+from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 
@@ -119,41 +118,34 @@ def given(wave: np.ndarray) -> Sample:
     return {"inputs": {"audio": raw}, "masks": {"audio": mask}}
 
 
+def trimmed(item: fsdd.Recording | synthetic_digits.Saying) -> Any:
+    """A word without the silence around it."""
+    return dataclasses.replace(item, wave=trim_silence(item.wave, RATE, decibels=TRIM))
+
+
 def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Generator) -> Sample:
     """A word as another person might say it, into another microphone, in another room."""
-    wave = trim_silence(item.wave, RATE, decibels=45.0)
-    wave = change_speed(wave, rng, low=0.82, high=1.22)
+    wave = change_speed(item.wave, rng, low=0.82, high=1.22)
     wave = random_equaliser(wave, rng, decibels=8.0, bands=6, octaves=5.0)
-    wave = muffled(wave, rng)
+    if rng.random() < 0.5:
+        wave = hide_band(wave, rng)
+    if rng.random() < 0.5:
+        wave = hide_moment(wave, rng)
     before, behind = rng.integers(0, 300, 2)
     wave = add_noise(np.pad(wave, (before, behind)), rng, low=20.0, high=50.0)
     return given(wave) | {"targets": {"label": np.int32(item.digit)}}
 
 
-def muffled(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A band of pitches, a moment, both or neither are almost silent (SpecAugment, on the wave)."""
-    if rng.random() < 0.5:
-        spectrum = np.fft.rfft(wave)
-        low, width = rng.uniform(0.0, 0.9), rng.uniform(0.02, 0.12)
-        spectrum[int(low * len(spectrum)) : int((low + width) * len(spectrum))] *= 0.03
-        wave = np.fft.irfft(spectrum, len(wave)).astype(np.float32)
-    if rng.random() < 0.5:
-        count = int(len(wave) * rng.uniform(0.02, 0.15))
-        start = int(rng.integers(0, max(len(wave) - count, 1)))
-        wave = wave.copy()
-        wave[start : start + count] *= 0.03
-    return wave
+def at(item: fsdd.Recording, speed: float) -> Sample:
+    """A recording to the model's inputs, as if it were spoken faster."""
+    return given(at_speed(item.wave, speed))
 
 
-def judge(model: Perceiver, items: Sequence[fsdd.Recording]) -> Judged:
-    """The digit with the highest mean log-probability over SPEEDS."""
-    recordings = [items[i] for i in range(len(items))]
-    heard = [given(resampled(r.wave, round(len(r.wave) / speed))) for speed in SPEEDS for r in recordings]
-    logs = np.log(np.maximum(probabilities(model, heard), 1e-9)).reshape(len(SPEEDS), len(recordings), len(NAMES))
-    labels = np.array([recording.digit for recording in recordings])
-    return classified([recording.file for recording in recordings], labels, logs.mean(axis=0).argmax(axis=1), NAMES)
-
-
+judge = class_judge(
+    *[functools.partial(at, speed=speed) for speed in SPEEDS],
+    name=lambda item: item.file,
+    label=lambda item: item.digit,
+)
 TASKS = {"fsdd": Task(functools.partial(fsdd.load, sample_rate=RATE), judge)}
 
 
@@ -213,7 +205,7 @@ def spoken_digits(
     def without(speaker: str | None) -> Experiment:
         splits = TASKS["fsdd"].load(root) if speaker is None else fsdd.load(root, RATE, speaker)
         skipped = Skipped()
-        source = Joined([*[splits["train"]] * PEOPLE, synthetic])
+        source = Joined([*[Kept(splits["train"], trimmed)] * PEOPLE, synthetic])
         updates = 3 * steps if speaker is None else steps
         return Experiment(
             name="spoken_digits" if speaker is None else f"without {speaker}",

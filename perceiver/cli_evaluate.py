@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -13,7 +13,10 @@ from tyro.conf import Positional
 from perceiver.cli_models import AS_IT_IS, Smaller
 from perceiver.console import parse
 from perceiver.errors import InputError
-from perceiver.training.load import experiment_of, load_module, tasks_of, types_of
+from perceiver.training.load import experiment_of, folder_of, load_module, tasks_of, types_of
+
+if TYPE_CHECKING:
+    from perceiver.training.experiment import Experiment
 
 
 def evaluate_words(words: list[str]) -> None:
@@ -39,12 +42,13 @@ def evaluate(
         perceiver evaluate runs/spoken_digits --data fsdd --root FOLDER --split all
         perceiver evaluate runs/digits --experiment my/digits.py
         perceiver evaluate runs/digits --weights int8
+        perceiver evaluate runs/spoken_digits/without_theo
 
     The figures come from the experiment that trained the model: experiments/NAME.py below the current folder,
     with the options of the run, unless another file is given. With --data its training data need not be there.
 
     Args:
-        run: Folder of the run, or the model folder in it.
+        run: Folder of the run, or the model folder in it; or the folder in it of a companion or of the pretraining.
         smaller: How much of the model is used.
         data: Name of the dataset, such as fsdd, where it is not the run's own test split.
         root: Folder that holds the dataset's folder; the variable PERCEIVER_DATA unless given.
@@ -58,8 +62,8 @@ def evaluate(
     from perceiver.training.evaluation import scores as figures
     from perceiver.training.evaluation import write_lines
 
-    workdir = run.parent if run.name == "model" and (run.parent / "experiment.json").is_file() else run
-    noted = read_json(workdir / "experiment.json") if (workdir / "experiment.json").is_file() else {}
+    workdir, part = _origin(run)
+    noted = read_json(workdir / "experiment.json") if workdir is not None else {}
     file = experiment or _own_experiment(run, noted)
     module = load_module(file)
     model = smaller.apply(from_pretrained(run, types=types_of(module)))
@@ -67,11 +71,10 @@ def evaluate(
         if root is not None or predictions is not None or split != "test":
             raise InputError("--root, --split and --predictions are about another dataset: name it with --data")
         options = {k: v for k, v in dict(noted.get("arguments", {})).items() if k != "smoke"}
-        scores = dict(experiment_of(module, file)(**options).test(model))
-        reported = read_json(workdir / "report.json")["test"] if (workdir / "report.json").is_file() else {}
-        _show(str(run), scores, reported, as_json)
+        asked = _part(experiment_of(module, file)(**options), part, run)
+        _show(str(run), asked.test(model), _reported(workdir, part), as_json)
         return
-    place = predictions or workdir / f"predictions-{data}-{split}.jsonl"
+    place = predictions or (run.parent if run.name == "model" else run) / f"predictions-{data}-{split}.jsonl"
     tasks = tasks_of(module, file)
     if data not in tasks:
         raise InputError(f"--data {data}: {file} asks its models about {', '.join(tasks)}")
@@ -80,6 +83,39 @@ def evaluate(
     _show(f"{run} on {data}, {split}", figures(judged), {}, as_json)
     if not as_json:
         Console().print(f"{place}: a line for each item", highlight=False)
+
+
+def _origin(run: Path) -> tuple[Path | None, str]:
+    """The folder of the run that a folder belongs to, and of which part of it: "" is the main one."""
+    folder = run.parent if run.name == "model" else run
+    for workdir, part in ((folder, ""), (folder.parent, folder.name)):
+        if (workdir / "experiment.json").is_file():
+            return workdir, part
+    return None, ""
+
+
+def _part(experiment: "Experiment", part: str, run: Path) -> "Experiment":
+    """An experiment, or the one that is trained before it or beside it in a folder of that name."""
+    if not part:
+        return experiment
+    parts = {folder_of(name): companion for name, companion in experiment.companions.items()}
+    if experiment.pretraining is not None:
+        parts["pretraining"] = experiment.pretraining
+    if part not in parts:
+        raise InputError(f"{run}: the experiment {experiment.name!r} has {', '.join(parts) or 'no parts'}, not {part!r}")
+    return parts[part]
+
+
+def _reported(workdir: Path | None, part: str) -> Mapping[str, Any]:
+    """The test figures in the report of a run, of the whole or of a part; none where there is no report."""
+    from perceiver.saving import read_json
+
+    if workdir is None or not (workdir / "report.json").is_file():
+        return {}
+    report = read_json(workdir / "report.json")
+    parts = {"": report, "pretraining": report["pretraining"]}
+    parts |= {folder_of(name): own for name, own in report["companions"].items()}
+    return parts.get(part, {}).get("test", {})
 
 
 def _show(title: str, scores: Mapping[str, Any], reported: Mapping[str, Any], as_json: bool) -> None:

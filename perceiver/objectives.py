@@ -16,20 +16,22 @@ def mean(values: Float[Array, "*n"], mask: Bool[Array, "*n"] | None = None) -> F
 
 def cross_entropy(
     logits: Float[Array, "*n c"],
-    labels: Int[Array, "*n"],
+    labels: Int[Array, "*n"] | Float[Array, "*n c"],
     mask: Bool[Array, "*n"] | None = None,
     smoothing: float = 0.0,
     weights: Float[Array, "c"] | None = None,
 ) -> Float[Array, ""]:
-    """Mean cross-entropy in nats. smoothing: probability spread evenly over all classes (label smoothing).
+    """Mean cross-entropy in nats. labels: classes, or the share of each. smoothing: probability spread evenly over all.
 
     weights: of the classes; the mean is then weighted by that of each label, so that rare classes may count more.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    shares = labels if labels.ndim == logits.ndim else jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(shares, smoothing)
     losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
     if weights is None:
         return mean(losses, mask)
-    share = weights[labels] if mask is None else jnp.where(mask, weights[labels], 0.0)
+    each = shares @ weights
+    share = each if mask is None else jnp.where(mask, each, 0.0)
     return (share * losses).sum() / jnp.maximum(share.sum(), 1e-6)
 
 

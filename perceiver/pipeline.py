@@ -43,6 +43,25 @@ class Joined(Sequence[Any]):
         return self._sources[which][int(index - self._ends[which]) + len(self._sources[which])]
 
 
+class Kept(Sequence[Any]):
+    """A source whose items stay in memory once they are read, for a dataset that fits; not those that are bad.
+
+    change: what is done to each item when it is read, such as cutting off what is silent.
+    """
+
+    def __init__(self, source: Source, change: Callable[[Any], Any] = lambda item: item):
+        self._source, self._change = source, change
+        self._items: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self._items:
+            self._items[index] = self._change(self._source[index])
+        return self._items[index]
+
+
 Transform = Callable[[Any, np.random.Generator], Sample]
 """An item to a sample. Its randomness comes from the generator alone, which is seeded per item and epoch."""
 

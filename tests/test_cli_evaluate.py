@@ -82,3 +82,38 @@ def test_what_cannot_be_evaluated_says_why(run, words, message, capsys):
         cli.main(["evaluate", str(run), *words])
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+PAIR = """
+import dataclasses
+from pathlib import Path
+
+from experiments.wall_following import wall_following
+from perceiver.training.experiment import Experiment
+
+
+def pair(root: Path | None = None) -> Experiment:
+    one = wall_following(root=root, channels=16, depth=1, batch=8)
+    return dataclasses.replace(one, name="pair", companions={"the other": dataclasses.replace(one, seed=1)})
+"""
+
+
+def test_what_was_trained_beside_it_has_its_own_figures(here, tmp_path, capsys):
+    own, run = write_drive(tmp_path / "own", 100, 0), tmp_path / "run"
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "pair.py"
+    file.write_text(PAIR)
+    cli.main(["train", str(file), "--smoke", "--workdir", str(run), "--root", str(own)])
+    report = json.loads((run / "report.json").read_text())
+    capsys.readouterr()
+    for folder in (run / "the_other", run / "the_other" / "model"):
+        cli.main(["evaluate", str(folder), "--experiment", str(file), "--json"])
+        assert json.loads(capsys.readouterr().out)["test"] == report["companions"]["the other"]["test"]
+    cli.main(["evaluate", str(run / "the_other"), "--experiment", str(file)])
+    table = capsys.readouterr().out
+    accuracy = report["companions"]["the other"]["test"]["accuracy"]
+    assert [line.count(f"{accuracy:.6f}") for line in table.splitlines() if " accuracy " in line] == [2]
+    (run / "the_other").rename(run / "nobody")
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(run / "nobody"), "--experiment", str(file)])
+    assert "has the_other, not 'nobody'" in capsys.readouterr().err.replace("\n", " ")

@@ -17,6 +17,24 @@ def test_smoothing_spreads_probability_over_all_classes():
     assert float(cross_entropy(logits, jnp.asarray([0]), smoothing=0.1)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_shares_of_classes_count_as_their_part_of_each():
+    logits = jax.random.normal(jax.random.key(0), (4, 3))
+    first, second = jnp.asarray([0, 1, 2, 0]), jnp.asarray([1, 1, 0, 2])
+    shares = 0.75 * jax.nn.one_hot(first, 3) + 0.25 * jax.nn.one_hot(second, 3)
+    expected = 0.75 * cross_entropy(logits, first, smoothing=0.1) + 0.25 * cross_entropy(logits, second, smoothing=0.1)
+    assert float(cross_entropy(logits, shares, smoothing=0.1)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_weights_count_the_classes_that_a_label_has():
+    logits, weights = jax.random.normal(jax.random.key(0), (4, 3)), jnp.asarray([1.0, 5.0, 0.0])
+    labels = jnp.asarray([0, 1, 2, 0])
+    losses = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), labels]
+    expected = (losses * [1.0, 5.0, 0.0, 1.0]).sum() / 7.0
+    assert float(cross_entropy(logits, labels, weights=weights)) == pytest.approx(expected, rel=1e-5)
+    shares = jax.nn.one_hot(labels, 3)
+    assert float(cross_entropy(logits, shares, weights=weights)) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("objective", [cross_entropy, accuracy])
 def test_masked_items_count_nothing(objective):
     logits = jax.random.normal(jax.random.key(0), (6, 4))

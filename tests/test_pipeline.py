@@ -19,7 +19,7 @@ from perceiver.augment import (
     spec_augment,
     warp_frequency,
 )
-from perceiver.pipeline import Joined, Skipped, in_batches, iterate, merged, together, training_stream
+from perceiver.pipeline import Joined, Kept, Skipped, in_batches, iterate, merged, together, training_stream
 
 
 def sample(item, rng):
@@ -252,3 +252,25 @@ def test_joined_sources_are_read_one_after_the_other_and_only_when_asked():
     assert len(Joined([])) == 0
     with pytest.raises(IndexError):
         joined[5]
+
+
+def test_kept_items_are_read_and_changed_once_but_bad_ones_again():
+    read = []
+
+    class Noted:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            read.append(index)
+            if index == 2 and read.count(2) == 1:
+                raise InputError("not yet")
+            return index
+
+    kept = Kept(Noted(), lambda item: 10 * item)
+    assert (len(kept), read) == (3, [])
+    assert [kept[1], kept[1], kept[0]] == [10, 10, 0]
+    with pytest.raises(InputError, match="not yet"):
+        kept[2]
+    assert kept[2] == 20
+    assert read == [1, 0, 2, 2]

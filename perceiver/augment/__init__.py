@@ -5,7 +5,15 @@ same samples on any number of threads and after a resume. What is given is never
 change it may be what is returned.
 """
 
-from perceiver.augment.audio import add_noise, change_gain, change_speed, random_equaliser, random_shift
+from perceiver.augment.audio import (
+    add_noise,
+    change_gain,
+    change_speed,
+    hide_band,
+    hide_moment,
+    random_equaliser,
+    random_shift,
+)
 from perceiver.augment.images import cutout, flip, random_crop, random_erasing, random_resized_crop, shift_and_turn
 from perceiver.augment.mixing import cutmix, mixup
 from perceiver.augment.points import (
@@ -42,6 +50,8 @@ __all__ = [
     "cutout",
     "drop",
     "flip",
+    "hide_band",
+    "hide_moment",
     "jitter",
     "keep_within",
     "mask_bytes",

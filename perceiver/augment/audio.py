@@ -3,7 +3,10 @@
 What changes time or pitch apart is in `stretching`.
 """
 
+import functools
+
 import numpy as np
+from scipy.fft import next_fast_len
 
 
 def change_speed(wave: np.ndarray, rng: np.random.Generator, *, low: float = 0.9, high: float = 1.1) -> np.ndarray:
@@ -11,18 +14,37 @@ def change_speed(wave: np.ndarray, rng: np.random.Generator, *, low: float = 0.9
 
     wave: float32 [n] -> float32 [n / factor], the factor uniform between the bounds; 1.1 is 10 % faster and higher.
     """
-    return resampled(wave, max(round(len(wave) / rng.uniform(low, high)), 1))
+    return at_speed(wave, rng.uniform(low, high))
 
 
-def resampled(wave: np.ndarray, count: int) -> np.ndarray:
-    """The same sound in `count` samples, float32: its Fourier series, cut or filled, so nothing aliases.
+def at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
+    """A sound float32 [n], played `factor` times as fast: float32 [n / factor], at least 1.
 
-    A series is periodic: where the ends of a sound differ, the last few samples of both ring a little.
+    Its Fourier series is cut or filled, so nothing aliases; silence is put behind it for that, so that a sound which
+    does not end in silence rings a little there. The factor is met to 1 %, as the lengths of fast transforms allow.
     """
-    if count == len(wave):
+    if factor == 1.0 or not len(wave):
         return wave
-    spectrum = np.fft.rfft(wave)
-    return (np.fft.irfft(spectrum, count) * (count / len(wave))).astype(np.float32)
+    length, other = _lengths(len(wave), factor)
+    faster = np.fft.irfft(np.fft.rfft(wave, length), other)[: max(round(len(wave) * other / length), 1)]
+    return (faster * (other / length)).astype(np.float32)
+
+
+def _lengths(count: int, factor: float) -> tuple[int, int]:
+    """Two lengths of fast transforms, of which the first holds `count` and is about `factor` times the second.
+
+    Short transforms are fast at any length.
+    """
+    if count < 1000:
+        return count, max(round(count / factor), 1)
+    padded = [_fast(round(count * more)) for more in (1.0, 1.03, 1.06, 1.09)]
+    pairs = [(length, _fast(round(less * length / factor))) for length in padded for less in (0.96, 0.98, 1.0)]
+    return min(pairs, key=lambda pair: abs(pair[0] / pair[1] / factor - 1.0))
+
+
+def _fast(count: int) -> int:
+    """The next even length that a Fourier transform is fast at."""
+    return 2 * int(next_fast_len(max(-(-count // 2), 1)))
 
 
 def change_gain(wave: np.ndarray, rng: np.random.Generator, *, decibels: float = 6.0) -> np.ndarray:
@@ -39,14 +61,14 @@ def add_noise(
     """
     power = float(np.mean(np.square(wave, dtype=np.float64))) if len(wave) else 0.0
     ratio = 10.0 ** (rng.uniform(low, high) / 10)
-    noise = rng.normal(size=len(wave))
+    noise = rng.standard_normal(len(wave), np.float32)
     if power == 0.0:
         return wave
     if colour:
-        spectrum = np.fft.rfft(noise)
+        spectrum = np.fft.rfft(noise, _fast(len(wave)))
         spectrum[0] = 0.0
         spectrum[1:] *= np.arange(1, len(spectrum)) ** (-colour / 2)
-        noise = np.fft.irfft(spectrum, len(wave))
+        noise = np.fft.irfft(spectrum, _fast(len(wave)))[: len(wave)]
     own = float(np.mean(np.square(noise)))
     if own == 0.0:  # a single sample has no colour
         return wave
@@ -73,7 +95,41 @@ def random_equaliser(
     sample rate; between them the gain is linear in pitch, and below them constant. Phases stay.
     """
     gains = rng.uniform(-decibels, decibels, bands)
-    spectrum = np.fft.rfft(wave)
-    pitch = np.log2(np.maximum(np.arange(len(spectrum)) / max(len(spectrum) - 1, 1), 2.0**-octaves))
-    response = np.interp(pitch, np.linspace(-octaves, 0.0, bands), gains)
-    return np.fft.irfft(spectrum * 10.0 ** (response / 20), len(wave)).astype(np.float32)
+    length = _fast(len(wave))
+    response = np.interp(_pitches(length // 2 + 1, octaves), np.linspace(-octaves, 0.0, bands), gains)
+    spectrum = np.fft.rfft(wave, length) * 10.0 ** (response / 20)
+    return np.fft.irfft(spectrum, length)[: len(wave)].astype(np.float32)
+
+
+@functools.lru_cache(256)
+def _pitches(count: int, octaves: float) -> np.ndarray:
+    """Of each frequency of a spectrum, octaves below its highest (so negative), down to -`octaves`; float64 [count]."""
+    return np.log2(np.maximum(np.arange(count) / max(count - 1, 1), 2.0**-octaves))
+
+
+def hide_band(
+    wave: np.ndarray, rng: np.random.Generator, *, widths: tuple[float, float] = (0.02, 0.12), decibels: float = 30.0
+) -> np.ndarray:
+    """Make one band of frequencies almost silent (a frequency mask of SpecAugment, arXiv 1904.08779, on the waveform).
+
+    wave: float32 [n]. widths: share of the frequencies, uniform; the place is uniform too. decibels: how much quieter.
+    """
+    width = rng.uniform(*widths)
+    low, length = rng.uniform(0.0, 1.0 - width), _fast(len(wave))
+    spectrum = np.fft.rfft(wave, length)
+    spectrum[int(low * len(spectrum)) : int((low + width) * len(spectrum))] *= 10.0 ** (-decibels / 20)
+    return np.fft.irfft(spectrum, length)[: len(wave)].astype(np.float32)
+
+
+def hide_moment(
+    wave: np.ndarray, rng: np.random.Generator, *, widths: tuple[float, float] = (0.02, 0.15), decibels: float = 30.0
+) -> np.ndarray:
+    """Make one part of a sound almost silent (a time mask of SpecAugment, arXiv 1904.08779, on the waveform).
+
+    wave: float32 [n]. widths: share of its length, uniform; the place is uniform too. decibels: how much quieter.
+    """
+    count = int(len(wave) * rng.uniform(*widths))
+    start = int(rng.integers(0, len(wave) - count + 1))
+    hidden = wave.copy()
+    hidden[start : start + count] *= np.float32(10.0 ** (-decibels / 20))
+    return hidden

@@ -19,15 +19,17 @@ BATCH = 128
 
 
 def class_objective(smoothing: float = 0.1, output: str = "label") -> Objective:
-    """Cross-entropy of one output with batch["targets"][output], int [b]; metrics: the training accuracy.
+    """Cross-entropy of one output with batch["targets"][output]; metrics: the training accuracy.
 
-    smoothing: probability spread over all classes.
+    The target is a class, int [b], or the share of each class, float [b, classes], as of two samples that are mixed; the
+    accuracy is then that of the class with the largest share. smoothing: probability spread over all classes.
     """
 
     def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits = model(batch["inputs"], batch.get("masks"), [output], key=key)[output]
-        label = jnp.asarray(batch["targets"][output])
-        return cross_entropy(logits, label, smoothing=smoothing), {"accuracy": accuracy(logits, label)}
+        target = jnp.asarray(batch["targets"][output])
+        label = target if target.ndim == 1 else target.argmax(axis=-1)
+        return cross_entropy(logits, target, smoothing=smoothing), {"accuracy": accuracy(logits, label)}
 
     return objective
 
@@ -38,20 +40,23 @@ def probabilities(model: Perceiver, samples: Sequence[Sample], output: str = "la
 
 
 def class_judge(
-    sample: Callable[[Any], Sample],
+    *views: Callable[[Any], Sample],
     name: Callable[[Any], str],
     label: Callable[[Any], int],
     output: str = "label",
 ) -> Callable[[Perceiver, Sequence[Any]], Judged]:
-    """A Task's judge: one class for each item.
+    """A Task's judge: one class for each item, that of the highest mean log-probability over its views.
 
-    sample: an item to the model's inputs and masks. name, label: of an item. output: whose classes have names.
+    views: an item to the model's inputs and masks; several, such as a picture and its mirror image, cost as many passes.
+    name, label: of an item. output: whose classes have names.
     """
 
     def judge(model: Perceiver, items: Sequence[Any]) -> Judged:
-        found = probabilities(model, [sample(item) for item in items], output).argmax(axis=1)
+        held = [items[i] for i in range(len(items))]
+        seen = [probabilities(model, [view(item) for item in held], output) for view in views]
+        found = np.mean([np.log(np.maximum(each, 1e-9)) for each in seen], axis=0).argmax(axis=1)
         names = model.config.outputs[output].head.names
-        labels = np.array([label(item) for item in items])
-        return classified([name(item) for item in items], labels, found, names)
+        labels = np.array([label(item) for item in held])
+        return classified([name(item) for item in held], labels, found, names)
 
     return judge

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
 
 
+def folder_of(part: str) -> str:
+    """The folder in that of the run of what is trained beside it, by its name."""
+    return part.replace(" ", "_")
+
+
 def load_module(path: Path) -> ModuleType:
     """Run an experiment file. The folder above the file's is put on the import path, so that experiments find `data`.
 

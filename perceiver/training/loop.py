@@ -29,7 +29,10 @@ class TrainingError(RuntimeError):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm."""
+    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm.
+
+    Arrays alone, without Flax's variables around them: those are taken apart in Python, at every step.
+    """
 
     step: jax.Array
     parameters: nnx.State
@@ -68,9 +71,10 @@ class Trainer:
 
     def start(self) -> TrainState:
         """A fresh state."""
-        parameters, statistics = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
+        fresh = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
+        parameters, statistics = nnx.as_pure(fresh)
         if self.pretrained is not None:
-            parameters, _ = carried(parameters, nnx.state(self.pretrained, nnx.Param))
+            parameters, _ = carried(parameters, nnx.as_pure(nnx.state(self.pretrained, nnx.Param)))
         ema = None if self.experiment.ema is None else _copied(parameters)
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
@@ -86,10 +90,9 @@ class Trainer:
         key = jax.random.fold_in(self._key, state.step)
 
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
-            # Copied: what is changed under a derivative has to be made under it.
-            model = nnx.merge(self.graph, parameters, jax.tree.map(lambda leaf: leaf, state.statistics))
+            model = nnx.merge(self.graph, parameters, state.statistics)
             loss, metrics = self.experiment.objective(model, batch, key)
-            return loss, (metrics, nnx.state(model, nnx.BatchStat))
+            return loss, (metrics, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
 
         (loss, (metrics, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
         updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
@@ -109,7 +112,7 @@ def carried(fresh: nnx.State, trained: nnx.State) -> tuple[nnx.State, int]:
     """Fresh parameters, in whose place stand trained ones where name and shape agree; and how many do."""
     known = dict(nnx.to_flat_state(trained))
     flat = nnx.to_flat_state(fresh)
-    same = [path in known and known[path][...].shape == leaf[...].shape for path, leaf in flat]
+    same = [path in known and known[path].shape == leaf.shape for path, leaf in flat]
     chosen = {path: known[path] if agrees else leaf for (path, leaf), agrees in zip(flat, same, strict=True)}
     return nnx.from_flat_state(chosen), sum(same)
 

@@ -19,6 +19,7 @@ from perceiver.model import parameter_count
 from perceiver.pretrained import from_pretrained
 from perceiver.saving import dump, read_json
 from perceiver.training.experiment import Experiment, Scores
+from perceiver.training.load import folder_of
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log
 
@@ -46,7 +47,7 @@ def run(
     report = {"name": experiment.name} | scores(experiment, workdir)
     companions = {}
     for name, companion in experiment.companions.items():
-        place = workdir / name.replace(" ", "_")
+        place = workdir / folder_of(name)
         ended = fit(companion, place)
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
         companions[name] |= left_out(companion)

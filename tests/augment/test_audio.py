@@ -7,9 +7,12 @@ from perceiver.augment import (
     change_pitch,
     change_speed,
     change_tempo,
+    hide_band,
+    hide_moment,
     random_equaliser,
     random_shift,
 )
+from perceiver.augment.audio import at_speed
 
 RATE = 8000
 
@@ -36,6 +39,8 @@ ALL = {
     "add_noise, pink": lambda wave, rng: add_noise(wave, rng, colour=1.0),
     "random_shift": lambda wave, rng: random_shift(wave, rng, most=500),
     "random_equaliser": random_equaliser,
+    "hide_band": hide_band,
+    "hide_moment": hide_moment,
 }
 
 
@@ -69,15 +74,34 @@ def test_no_strength_is_no_change():
 @pytest.mark.parametrize("factor", [0.8, 1.25, 1.9])
 def test_speed_changes_length_and_pitch_but_tempo_only_length(factor):
     faster = change_speed(tone(), rng(), low=factor, high=factor)
-    assert len(faster) == round(RATE / factor)
-    assert pitch(faster) == pytest.approx(440 * factor, abs=2)
+    assert len(faster) == pytest.approx(RATE / factor, rel=0.01)
+    assert pitch(faster) == pytest.approx(440 * factor, rel=0.01)
     assert np.abs(faster).max() == pytest.approx(0.5, rel=0.1)
     quicker = change_tempo(tone(), rng(), low=factor, high=factor)
-    assert len(quicker) == len(faster)
+    assert len(quicker) == round(RATE / factor)
     assert pitch(quicker) == pytest.approx(440, abs=2)
     middle = quicker[len(quicker) // 4 : -len(quicker) // 4]
     assert np.std(middle) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
     assert np.std(quicker[-200:]) > 0.2  # to the very end
+
+
+@pytest.mark.parametrize("count", [1, 37, 999, 1001, 7919, 104729])
+@pytest.mark.parametrize("factor", [0.5, 0.83, 1.17, 2.0])
+def test_a_sound_of_any_length_takes_its_share_of_time(count, factor):
+    wave = np.sin(np.arange(count) * 0.05).astype(np.float32)
+    faster = at_speed(wave, factor)
+    assert len(faster) == pytest.approx(max(count / factor, 1), rel=0.01, abs=0.6)
+    expected = np.sin(np.arange(len(faster)) * 0.05 * count / len(faster))
+    assert np.abs(faster - expected)[len(faster) // 4 : len(faster) // 2].max(initial=0.0) < 0.1
+
+
+def test_what_is_hidden_is_one_band_or_one_moment():
+    noise = rng(3).normal(size=8000).astype(np.float32)
+    ratio = np.abs(np.fft.rfft(hide_band(noise, rng(1), widths=(0.1, 0.1)))) / np.abs(np.fft.rfft(noise))
+    assert np.mean(ratio < 0.1) == pytest.approx(0.1, abs=0.01)
+    assert np.flatnonzero(ratio < 0.1).std() < 0.06 * len(ratio)  # side by side
+    quiet = np.flatnonzero(hide_moment(noise, rng(1), widths=(0.1, 0.1)) != noise)
+    assert len(quiet) == quiet[-1] - quiet[0] + 1 == 800
 
 
 def test_speed_does_not_alias():
