@@ -45,7 +45,7 @@ from perceiver.spectrogram import Log
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
-from perceiver.training.optimizers import adamw, warmup_cosine
+from perceiver.training.optimizers import adamw, muon, warmup_cosine
 
 RATE, SAMPLES = 8000, 8000
 SPEEDS = (0.88, 1.0, 1.13)
@@ -187,10 +187,10 @@ def spoken_digits(
 
     Args:
         root: Folder that holds fsdd/; the variable PERCEIVER_DATA unless given.
-        steps: Updates without a speaker; the published split takes three times as many.
+        steps: Updates without a speaker; the published split takes twice as many.
         batch: Words per update.
         seed: Of the parameters, the order of the data, the augmentation and the synthetic voices.
-        learning_rate: Its peak, after a warm-up of a tenth of the steps.
+        learning_rate: AdamW's peak, after a warm-up of a tenth of the steps; Muon's is twice that.
         voices: Words of a synthesiser (extra speech) that are learned beside those of people; 0 leaves it out.
         speakers: Also train without each speaker, and test on them.
         waveform: Hear the raw waveform through learned filters, not a log-mel spectrogram.
@@ -206,13 +206,17 @@ def spoken_digits(
         splits = TASKS["fsdd"].load(root) if speaker is None else fsdd.load(root, RATE, speaker)
         skipped = Skipped()
         source = Joined([*[Kept(splits["train"], trimmed)] * PEOPLE, synthetic])
-        updates = 3 * steps if speaker is None else steps
+        updates = 2 * steps if speaker is None else steps
+        rate = functools.partial(warmup_cosine, steps=updates, warmup=max(updates // 10, 1))
         return Experiment(
             name="spoken_digits" if speaker is None else f"without {speaker}",
             model=model(latents, channels, depth, waveform),
             batches=training_stream(source, sample, seed=seed, batch=batch, skipped=skipped),
             objective=class_objective(),
-            optimizer=adamw(warmup_cosine(learning_rate, updates, max(updates // 10, 1)), weight_decay=0.05),
+            # Muon learns the known voices in fewer steps, and AdamW more that is true of others.
+            optimizer=muon(rate(2 * learning_rate), rate(learning_rate), weight_decay=0.1)
+            if speaker is None
+            else adamw(rate(learning_rate), weight_decay=0.05),
             steps=updates,
             batch=batch,
             seed=seed,
