@@ -102,7 +102,9 @@ def _part(experiment: "Experiment", part: str, run: Path) -> "Experiment":
     if experiment.pretraining is not None:
         parts["pretraining"] = experiment.pretraining
     if part not in parts:
-        raise InputError(f"{run}: the experiment {experiment.name!r} has {', '.join(parts) or 'no parts'}, not {part!r}")
+        raise InputError(
+            f"{run}: the experiment {experiment.name!r} has {', '.join(parts) or 'no parts'}, not {part!r}"
+        )
     return parts[part]
 
 

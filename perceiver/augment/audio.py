@@ -61,7 +61,7 @@ def add_noise(
     """
     power = float(np.mean(np.square(wave, dtype=np.float64))) if len(wave) else 0.0
     ratio = 10.0 ** (rng.uniform(low, high) / 10)
-    noise = rng.standard_normal(len(wave), np.float32)
+    noise: np.ndarray = rng.standard_normal(len(wave), np.float32)
     if power == 0.0:
         return wave
     if colour:

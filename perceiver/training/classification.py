@@ -21,8 +21,8 @@ BATCH = 128
 def class_objective(smoothing: float = 0.1, output: str = "label") -> Objective:
     """Cross-entropy of one output with batch["targets"][output]; metrics: the training accuracy.
 
-    The target is a class, int [b], or the share of each class, float [b, classes], as of two samples that are mixed; the
-    accuracy is then that of the class with the largest share. smoothing: probability spread over all classes.
+    The target is a class, int [b], or the share of each class, float [b, classes], as of two samples that are mixed;
+    the accuracy is then that of the class with the largest share. smoothing: probability spread over all classes.
     """
 
     def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -47,7 +47,8 @@ def class_judge(
 ) -> Callable[[Perceiver, Sequence[Any]], Judged]:
     """A Task's judge: one class for each item, that of the highest mean log-probability over its views.
 
-    views: an item to the model's inputs and masks; several, such as a picture and its mirror image, cost as many passes.
+    views: an item to the model's inputs and masks; of several, such as a picture and its mirror image, all are asked
+        about.
     name, label: of an item. output: whose classes have names.
     """
 
