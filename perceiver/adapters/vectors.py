@@ -59,6 +59,8 @@ class Vectors(Adapter):
         check_array(vectors, ("n", self.width))
         if len(vectors) > self.count:
             raise InputError(f"expected at most {self.count} vectors, got {len(vectors)}")
+        if not np.isfinite(vectors).all():
+            raise InputError(f"expected finite numbers, got {vectors[~np.isfinite(vectors)][0]}")
         return pad_to(vectors.astype(np.float32), self.count), np.arange(self.count) < len(vectors)
 
 

@@ -114,6 +114,11 @@ class Pooled:
 
     head: Head
 
+    def __post_init__(self) -> None:
+        if self.head.query is not None and self.head.query.shape:
+            kind = type(self.head).__name__
+            raise ConfigError(f"Pooled gives one answer, and {kind} has one for each of {self.head.query.shape} queries")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """One answer."""

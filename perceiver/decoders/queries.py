@@ -14,7 +14,7 @@ from flax import nnx
 
 from perceiver.config import suggestion
 from perceiver.errors import ConfigError, InputError
-from perceiver.positions import Fourier, Position, between, check_extent, grid_at
+from perceiver.positions import Fourier, Learned, Position, between, check_extent, grid_at
 from perceiver.tokens import Tokens
 from perceiver.typing import Array
 
@@ -103,6 +103,8 @@ class Grid(Query):
     def __post_init__(self) -> None:
         if not self.cells or min(self.cells) < 1:
             raise ConfigError(f"Grid.cells must be positive, got {self.cells}")
+        if not self.inclusive and isinstance(self.position, Learned):
+            raise ConfigError("Grid.inclusive: learned positions have no ends to leave out")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -278,6 +280,10 @@ class WithInput(Query):
     modality: str
     width: int
     grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ConfigError(f"WithInput.width must be at least 1, got {self.width}")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -83,3 +83,8 @@ def test_a_file_that_holds_no_array_is_refused(content, tmp_path):
 def test_configs_that_cannot_be_are_refused(sizes):
     with pytest.raises(ConfigError, match=f"at least 1, got {sizes[0]} and {sizes[1]}"):
         p.Vectors(*sizes)
+
+
+def test_numbers_that_are_none_are_refused():
+    with pytest.raises(InputError, match="expected finite numbers, got nan"):
+        p.Vectors(2, 2).load(np.array([[0.0, np.nan]]))

@@ -97,3 +97,9 @@ def test_outputs_that_cannot_be_are_refused():
         p.Output(p.Dense(1))
     with pytest.raises(ConfigError, match="chunk must be at least 1, got 0"):
         p.Output(p.Classes(2), chunk=0)
+    with pytest.raises(ConfigError, match="Pooled gives one answer, and Chunk has one for each of"):
+        p.Pooled(p.Chunk(3, 2))
+    with pytest.raises(ConfigError, match=r"Grid\.inclusive: learned positions have no ends"):
+        p.Grid((4, 4), p.Learned(width=3), inclusive=False)
+    with pytest.raises(ConfigError, match=r"WithInput\.width must be at least 1, got 0"):
+        p.WithInput("image", 0, p.Grid((4, 4)))
