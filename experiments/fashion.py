@@ -101,7 +101,7 @@ def baselines(splits: dict[str, Any]) -> dict[str, float]:
 def fashion(
     *,
     root: Path | None = None,
-    steps: int = 6000,
+    steps: int = 6500,
     batch: int = 128,
     seed: int = 0,
     learning_rate: float = 4e-3,
@@ -109,7 +109,7 @@ def fashion(
     channels: int = 96,
     depth: int = 2,
     heads: int = 12,
-    mixed: float = 0.25,
+    mixed: float = 0.3,
     raw: bool = True,
     checkpoint_every: int = 1000,
 ) -> Experiment:
@@ -117,7 +117,7 @@ def fashion(
 
     Args:
         root: Folder that holds fashion_mnist/, where it is not where its Debian package puts it.
-        steps: Updates of each model.
+        steps: Updates of the model of patches; the model of pixels, which takes longer for one, makes half as many.
         batch: Pictures per update.
         seed: Of the parameters, the order of the data and the augmentation.
         learning_rate: Muon's peak, after a warm-up of a tenth of the steps; Adam's is half of it.
@@ -125,35 +125,34 @@ def fashion(
         channels: Their width.
         depth: Self-attention layers after each of the two looks at the picture.
         heads: Of each look at the picture.
-        mixed: Share of the pictures that have a part of another one, and of its label.
+        mixed: Share of the pictures that have a part of another one, and of its label. The model of pixels, which sees
+            each picture too few times to learn it by heart, gets them as they are.
         raw: Also train on raw pixels.
         checkpoint_every: Updates between checkpoints.
     """
     splits = fashion_mnist.load(root)
     judge = TASKS["fashion_mnist"].judge
-    change = functools.partial(sample, others=splits["train"], mixed=mixed)
 
-    def rate(peak: float) -> Any:
-        return warmup_cosine(peak, steps, max(steps // 10, 1))
-
-    def of(patch: int, name: str, **more: Any) -> Experiment:
+    def of(name: str, patch: int, updates: int, mixed: float, **more: Any) -> Experiment:
+        rate = functools.partial(warmup_cosine, steps=updates, warmup=max(updates // 10, 1))
+        change = functools.partial(sample, others=splits["train"], mixed=mixed)
         return Experiment(
             name=name,
             model=model(patch, latents, channels, depth, heads),
             batches=training_stream(splits["train"], change, seed=seed, batch=batch),
             objective=class_objective(),
             optimizer=muon(rate(learning_rate), rate(learning_rate / 2), weight_decay=0.1),
-            steps=steps,
+            steps=updates,
             batch=batch,
             seed=seed,
             validate=lambda m: figures_of(judge(m, splits["validation"])),
             best="accuracy",
             test=lambda m: scores(judge(m, splits["test"])),
             ema=0.998,
-            validate_every=max(steps // 8, 1),
+            validate_every=max(updates // 8, 1),
             checkpoint_every=checkpoint_every,
             **more,
         )
 
-    companions = {"raw pixels": of(1, "raw pixels")} if raw else {}
-    return of(4, "fashion", baselines=lambda: baselines(splits), companions=companions)
+    companions = {"raw pixels": of("raw pixels", 1, steps // 2, 0.0)} if raw else {}
+    return of("fashion", 4, steps, mixed, baselines=lambda: baselines(splits), companions=companions)
