@@ -37,8 +37,8 @@ from perceiver import (
     Spectrogram,
     Waveform,
 )
-from perceiver.augment import add_noise, change_speed, hide_band, hide_moment, random_equaliser, resample_time
-from perceiver.augment.audio import at_speed
+from perceiver.augment import add_noise, hide_moment, resample_time
+from perceiver.augment.audio import band_stop, equaliser, filtered
 from perceiver.io import trim_silence
 from perceiver.pipeline import Joined, Kept, Sample, Skipped, training_stream
 from perceiver.spectrogram import Log
@@ -125,20 +125,21 @@ def trimmed(item: fsdd.Recording | synthetic_digits.Saying) -> Any:
 
 def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Generator) -> Sample:
     """A word as another person might say it, into another microphone, in another room."""
-    wave = change_speed(item.wave, rng, low=0.82, high=1.22)
-    wave = random_equaliser(wave, rng, decibels=8.0, bands=6, octaves=5.0)
+    filters = [equaliser(rng, decibels=8.0, bands=6, octaves=5.0)]
     if rng.random() < 0.5:
-        wave = hide_band(wave, rng)
+        filters.append(band_stop(rng))
+    wave = filtered(item.wave, *filters, speed=rng.uniform(0.82, 1.22))
     if rng.random() < 0.5:
         wave = hide_moment(wave, rng)
     before, behind = rng.integers(0, 300, 2)
-    wave = add_noise(np.pad(wave, (before, behind)), rng, low=20.0, high=50.0)
-    return given(wave) | {"targets": {"label": np.int32(item.digit)}}
+    silent = np.zeros(before + len(wave) + behind, np.float32)
+    silent[before : before + len(wave)] = wave
+    return given(add_noise(silent, rng, low=20.0, high=50.0)) | {"targets": {"label": np.int32(item.digit)}}
 
 
 def at(item: fsdd.Recording, speed: float) -> Sample:
     """A recording to the model's inputs, as if it were spoken faster."""
-    return given(at_speed(item.wave, speed))
+    return given(filtered(item.wave, speed=speed))
 
 
 judge = class_judge(

@@ -129,4 +129,6 @@ def host_array(source: Any, dtype: Any = None) -> np.ndarray:
 def pad_to(array: ArrayLike, length: int) -> np.ndarray:
     """Zeros behind the first axis of a host array, up to `length`."""
     array = np.asarray(array)
-    return np.pad(array, [(0, length - len(array))] + [(0, 0)] * (array.ndim - 1))
+    padded = np.zeros((length, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded

@@ -3,10 +3,16 @@
 What changes time or pitch apart is in `stretching`.
 """
 
+import bisect
 import functools
+import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.fft import next_fast_len
+
+Gains = Callable[[int], np.ndarray]
+"""A filter: the factor of each of so many frequencies, evenly spaced from 0 to half the sample rate, float32."""
 
 
 def change_speed(wave: np.ndarray, rng: np.random.Generator, *, low: float = 0.9, high: float = 1.1) -> np.ndarray:
@@ -14,20 +20,24 @@ def change_speed(wave: np.ndarray, rng: np.random.Generator, *, low: float = 0.9
 
     wave: float32 [n] -> float32 [n / factor], the factor uniform between the bounds; 1.1 is 10 % faster and higher.
     """
-    return at_speed(wave, rng.uniform(low, high))
+    return filtered(wave, speed=rng.uniform(low, high))
 
 
-def at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
-    """A sound float32 [n], played `factor` times as fast: float32 [n / factor], at least 1.
+def filtered(wave: np.ndarray, *filters: Gains, speed: float = 1.0) -> np.ndarray:
+    """A sound float32 [n] through filters, then played `speed` times as fast: float32 [n / speed], at least 1.
 
-    Its Fourier series is cut or filled, so nothing aliases; silence is put behind it for that, so that a sound which
-    does not end in silence rings a little there. The factor is met to 1 %, as the lengths of fast transforms allow.
+    All in one pass through its Fourier series, which is cut or filled for another speed, so that nothing aliases.
+    Silence is put behind the sound for that; one that does not end in silence rings a little there. The speed is met
+    to 1 %, as the lengths of fast transforms allow.
     """
-    if factor == 1.0 or not len(wave):
+    if (speed == 1.0 and not filters) or not len(wave):
         return wave
-    length, other = _lengths(len(wave), factor)
-    faster = np.fft.irfft(np.fft.rfft(wave, length), other)[: max(round(len(wave) * other / length), 1)]
-    return (faster * (other / length)).astype(np.float32)
+    length, other = _lengths(len(wave), speed)
+    spectrum = np.fft.rfft(wave, length)
+    for gains in filters:
+        spectrum *= gains(len(spectrum))
+    spectrum *= np.float32(other / length)
+    return np.fft.irfft(spectrum, other)[: max(round(len(wave) * other / length), 1)].astype(np.float32, copy=False)
 
 
 def _lengths(count: int, factor: float) -> tuple[int, int]:
@@ -37,14 +47,22 @@ def _lengths(count: int, factor: float) -> tuple[int, int]:
     """
     if count < 1000:
         return count, max(round(count / factor), 1)
-    padded = [_fast(round(count * more)) for more in (1.0, 1.03, 1.06, 1.09)]
-    pairs = [(length, _fast(round(less * length / factor))) for length in padded for less in (0.96, 0.98, 1.0)]
+    table = _fast_lengths(2 ** (4 + max(count, round(count / factor)).bit_length()))
+    if factor == 1.0:
+        length = table[bisect.bisect_left(table, count)]
+        return length, length
+    padded = [table[bisect.bisect_left(table, round(count * more))] for more in (1.0, 1.03)]
+    pairs = [(length, table[bisect.bisect_left(table, length / factor) - less]) for length in padded for less in (0, 1)]
     return min(pairs, key=lambda pair: abs(pair[0] / pair[1] / factor - 1.0))
 
 
-def _fast(count: int) -> int:
-    """The next even length that a Fourier transform is fast at."""
-    return 2 * int(next_fast_len(max(-(-count // 2), 1)))
+@functools.lru_cache(32)
+def _fast_lengths(limit: int) -> list[int]:
+    """All even lengths up to a limit, and one more, that a Fourier transform is fast at."""
+    lengths = [2]
+    while lengths[-1] < limit:
+        lengths.append(2 * int(next_fast_len(lengths[-1] // 2 + 1)))
+    return lengths
 
 
 def change_gain(wave: np.ndarray, rng: np.random.Generator, *, decibels: float = 6.0) -> np.ndarray:
@@ -59,20 +77,27 @@ def add_noise(
 
     colour: the noise's power falls as 1 / frequency ** colour: 0 is white, 1 pink, 2 brown. Silence stays silent.
     """
-    power = float(np.mean(np.square(wave, dtype=np.float64))) if len(wave) else 0.0
+    power = _power(wave)
     ratio = 10.0 ** (rng.uniform(low, high) / 10)
-    noise: np.ndarray = rng.standard_normal(len(wave), np.float32)
+    noise = rng.standard_normal(len(wave), np.float32)
     if power == 0.0:
         return wave
     if colour:
-        spectrum = np.fft.rfft(noise, _fast(len(wave)))
-        spectrum[0] = 0.0
-        spectrum[1:] *= np.arange(1, len(spectrum)) ** (-colour / 2)
-        noise = np.fft.irfft(spectrum, _fast(len(wave)))[: len(wave)]
-    own = float(np.mean(np.square(noise)))
+        noise = filtered(noise, lambda count: _falling(count, colour))
+    own = _power(noise)
     if own == 0.0:  # a single sample has no colour
         return wave
-    return (wave + noise * np.sqrt(power / ratio / own)).astype(np.float32)
+    return wave + noise * np.float32(math.sqrt(power / ratio / own))
+
+
+def _power(wave: np.ndarray) -> float:
+    return float(np.dot(wave, wave)) / max(len(wave), 1)
+
+
+def _falling(count: int, colour: float) -> np.ndarray:
+    gains = np.zeros(count, np.float32)
+    gains[1:] = np.arange(1, count) ** (-colour / 2)
+    return gains
 
 
 def random_shift(wave: np.ndarray, rng: np.random.Generator, *, most: int) -> np.ndarray:
@@ -89,16 +114,22 @@ def random_shift(wave: np.ndarray, rng: np.random.Generator, *, most: int) -> np
 def random_equaliser(
     wave: np.ndarray, rng: np.random.Generator, *, decibels: float = 6.0, bands: int = 8, octaves: float = 8.0
 ) -> np.ndarray:
-    """Colour a sound float32 [n] as another microphone or room would: a smooth random frequency response.
+    """Colour a sound float32 [n] as another microphone or room would: see `equaliser`. Phases stay."""
+    return filtered(wave, equaliser(rng, decibels=decibels, bands=bands, octaves=octaves))
+
+
+def equaliser(rng: np.random.Generator, *, decibels: float = 6.0, bands: int = 8, octaves: float = 8.0) -> Gains:
+    """A smooth random frequency response.
 
     decibels: bound of the gain of each of `bands` frequencies, spaced evenly in pitch over the `octaves` below half the
-    sample rate; between them the gain is linear in pitch, and below them constant. Phases stay.
+    sample rate; between them the gain is linear in pitch, and below them constant.
     """
-    gains = rng.uniform(-decibels, decibels, bands)
-    length = _fast(len(wave))
-    response = np.interp(_pitches(length // 2 + 1, octaves), np.linspace(-octaves, 0.0, bands), gains)
-    spectrum = np.fft.rfft(wave, length) * 10.0 ** (response / 20)
-    return np.fft.irfft(spectrum, length)[: len(wave)].astype(np.float32)
+    levels = rng.uniform(-decibels, decibels, bands) * (math.log(10.0) / 20)
+
+    def gains(count: int) -> np.ndarray:
+        return np.exp(np.interp(_pitches(count, octaves), np.linspace(-octaves, 0.0, bands), levels).astype(np.float32))
+
+    return gains
 
 
 @functools.lru_cache(256)
@@ -110,15 +141,24 @@ def _pitches(count: int, octaves: float) -> np.ndarray:
 def hide_band(
     wave: np.ndarray, rng: np.random.Generator, *, widths: tuple[float, float] = (0.02, 0.12), decibels: float = 30.0
 ) -> np.ndarray:
-    """Make one band of frequencies almost silent (a frequency mask of SpecAugment, arXiv 1904.08779, on the waveform).
+    """Make one band of frequencies of a sound float32 [n] almost silent: see `band_stop`."""
+    return filtered(wave, band_stop(rng, widths=widths, decibels=decibels))
 
-    wave: float32 [n]. widths: share of the frequencies, uniform; the place is uniform too. decibels: how much quieter.
+
+def band_stop(rng: np.random.Generator, *, widths: tuple[float, float] = (0.02, 0.12), decibels: float = 30.0) -> Gains:
+    """One band of frequencies almost silent (a frequency mask of SpecAugment, arXiv 1904.08779, on the waveform).
+
+    widths: share of the frequencies, uniform; the place is uniform too. decibels: how much quieter.
     """
     width = rng.uniform(*widths)
-    low, length = rng.uniform(0.0, 1.0 - width), _fast(len(wave))
-    spectrum = np.fft.rfft(wave, length)
-    spectrum[int(low * len(spectrum)) : int((low + width) * len(spectrum))] *= 10.0 ** (-decibels / 20)
-    return np.fft.irfft(spectrum, length)[: len(wave)].astype(np.float32)
+    low = rng.uniform(0.0, 1.0 - width)
+
+    def gains(count: int) -> np.ndarray:
+        factors = np.ones(count, np.float32)
+        factors[int(low * count) : int((low + width) * count)] = 10.0 ** (-decibels / 20)
+        return factors
+
+    return gains
 
 
 def hide_moment(

@@ -5,7 +5,7 @@ Tones keep their level; noise, whose phases no vocoder keeps, becomes about 2 dB
 
 import numpy as np
 
-from perceiver.augment.audio import at_speed
+from perceiver.augment.audio import filtered
 
 SIZE = 512
 """Samples of a window, which should hold a few periods of the lowest tone: 64 ms at 8 kHz, 32 ms at 16 kHz."""
@@ -25,7 +25,7 @@ def change_tempo(
 def change_pitch(wave: np.ndarray, rng: np.random.Generator, *, semitones: float = 2.0, size: int = SIZE) -> np.ndarray:
     """Raise or lower a sound by at most `semitones` at the same tempo, formants with it; float32 [n], the same n."""
     factor = 2.0 ** (rng.uniform(-semitones, semitones) / 12)
-    shifted = at_speed(stretched(wave, 1.0 / factor, size), factor)[: len(wave)]
+    shifted = filtered(stretched(wave, 1.0 / factor, size), speed=factor)[: len(wave)]
     return np.pad(shifted, (0, len(wave) - len(shifted)))
 
 

@@ -117,7 +117,9 @@ class Pooled:
     def __post_init__(self) -> None:
         if self.head.query is not None and self.head.query.shape:
             kind = type(self.head).__name__
-            raise ConfigError(f"Pooled gives one answer, and {kind} has one for each of {self.head.query.shape} queries")
+            raise ConfigError(
+                f"Pooled gives one answer, and {kind} has one for each of {self.head.query.shape} queries"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

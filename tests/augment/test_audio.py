@@ -12,7 +12,7 @@ from perceiver.augment import (
     random_equaliser,
     random_shift,
 )
-from perceiver.augment.audio import at_speed
+from perceiver.augment.audio import band_stop, equaliser, filtered
 
 RATE = 8000
 
@@ -89,10 +89,19 @@ def test_speed_changes_length_and_pitch_but_tempo_only_length(factor):
 @pytest.mark.parametrize("factor", [0.5, 0.83, 1.17, 2.0])
 def test_a_sound_of_any_length_takes_its_share_of_time(count, factor):
     wave = np.sin(np.arange(count) * 0.05).astype(np.float32)
-    faster = at_speed(wave, factor)
+    faster = filtered(wave, speed=factor)
     assert len(faster) == pytest.approx(max(count / factor, 1), rel=0.01, abs=0.6)
     expected = np.sin(np.arange(len(faster)) * 0.05 * count / len(faster))
     assert np.abs(faster - expected)[len(faster) // 4 : len(faster) // 2].max(initial=0.0) < 0.1
+
+
+def test_filters_and_speed_in_one_pass_are_what_they_are_apart():
+    wave = np.concatenate([tone(seconds=0.4), np.zeros(800, np.float32)])
+    first, second = equaliser(rng(1)), band_stop(rng(2))
+    together = filtered(wave, first, second, speed=1.2)
+    apart = filtered(filtered(filtered(wave, first), second), speed=1.2)
+    assert together.shape == apart.shape
+    assert np.abs(together - apart)[300:2000].max() < 0.01 * np.abs(apart).max()
 
 
 def test_what_is_hidden_is_one_band_or_one_moment():
