@@ -7,8 +7,11 @@ change it may be what is returned.
 
 from perceiver.augment.audio import (
     add_noise,
+    band_stop,
     change_gain,
     change_speed,
+    equaliser,
+    filtered,
     hide_band,
     hide_moment,
     random_equaliser,
@@ -41,6 +44,7 @@ from perceiver.augment.text import Masked, mask_bytes, mask_words
 __all__ = [
     "Masked",
     "add_noise",
+    "band_stop",
     "change_gain",
     "change_pitch",
     "change_speed",
@@ -49,6 +53,8 @@ __all__ = [
     "cutmix",
     "cutout",
     "drop",
+    "equaliser",
+    "filtered",
     "flip",
     "hide_band",
     "hide_moment",
