@@ -1,6 +1,12 @@
 """Video, and range images of laser scanners, through a code of few bytes: read in patches, asked for pixel by pixel.
 
 perceiver train experiments/autoencode.py --root FOLDER      (FOLDER holds sintel_frames/ and ouster_scans/)
+
+Seed 0, one test clip each, so no interval; 1,029 and 783 s on one core of two that other work shared:
+video at 1.04 bits per pixel 21.6 dB; JPEGs of that size 33.7, means of 8 x 8 pixels 21.8, untrained 5.4;
+range image at 2.03 bits per pixel 24.0 dB over what the sensor saw; JPEG 24.5, means 17.0, untrained 7.5.
+The model is far from good: of the video it keeps blurred shapes, of a range image little more than how far each row
+sees. Code for code, JPEG is better.
 """
 
 import dataclasses
@@ -196,15 +202,15 @@ def baselines(clips: Sequence[Clip], block: Block4) -> dict[str, float]:
 def pictures(model: Perceiver, folder: Path, clip: Clip) -> None:
     """decoded.png: a part of a test clip, what the code gives back, and a JPEG of the same size."""
     back, size = through_the_code(model, clip)
-    rows = {"sensor": clip.frames, "decoded": back, f"JPEG, {size:,} bytes": as_jpeg(clip, size)}
+    rows = {"sensor": clip.frames, "decoded": back, "JPEG": as_jpeg(clip, size)}
     part = {name: frames[-1:, :, : 4 * clip.seen.shape[0]] for name, frames in rows.items()}
-    viz.image_rows(part, folder / "decoded.png", [clip.name], "Test clip, through a code of few bytes")
+    viz.image_rows(part, folder / "decoded.png", [clip.name], f"Test clip, through {size:,} bytes")
 
 
 def autoencode(
     *,
     root: Path | None = None,
-    steps: int = 3000,
+    steps: int = 1000,
     batch: int = 32,
     seed: int = 0,
     learning_rate: float = 2e-3,
