@@ -8,7 +8,9 @@ with pauses. On a fifth of the training pictures logistic regression 81.8 %, nea
 11 %.
 
 What limits it is how often each picture is seen, 15 and 8 times. Patches without mixed pictures and mirrored views,
-but with dropout, had 90.1 %
+but with dropout, had 90.1 %, the loss falling on while validation stood still. Mixing half of them and moving all by
+a pixel learned too slowly (validation 90.3 after 5,000 steps). A rate three times as high was worse from the start;
+four heads with AdamW ended at 88.7 %.
 """
 
 import functools
