@@ -238,7 +238,7 @@ def autoencode(
             model=model(block, patch, latents, channels),
             batches=training_stream(clips["train"] * batch, transform, seed=seed, batch=batch),
             objective=objective,
-            optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.01),
+            optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.01),
             steps=steps,
             batch=batch,
             seed=seed,

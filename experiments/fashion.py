@@ -140,7 +140,7 @@ def fashion(
     judge = TASKS["fashion_mnist"].judge
 
     def of(name: str, patch: int, updates: int, mixed: float, **more: Any) -> Experiment:
-        rate = functools.partial(warmup_cosine, steps=updates, warmup=max(updates // 10, 1))
+        rate = functools.partial(warmup_cosine, steps=updates)
         change = functools.partial(sample, others=splits["train"], mixed=mixed)
         return Experiment(
             name=name,

@@ -116,7 +116,7 @@ def intents(
         model=model(banking77.categories(root), width, latents, channels, depth),
         batches=training_stream(splits["train"], sample, seed=seed, batch=batch),
         objective=class_objective(),
-        optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
         steps=steps,
         batch=batch,
         seed=seed,

@@ -263,7 +263,7 @@ def lidar_segmentation(
         model=config,
         batches=training_stream(crops, sample, seed=seed, batch=batch),
         objective=functools.partial(objective, weights / weights.mean()),
-        optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
         steps=steps,
         batch=batch,
         seed=seed,

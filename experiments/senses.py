@@ -351,7 +351,7 @@ def _experiment(
         model=model(chosen, data.intents),
         batches=together(streams),
         objective=objective,
-        optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
         steps=steps,
         batch=batch,
         seed=seed,

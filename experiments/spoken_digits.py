@@ -131,9 +131,8 @@ def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Genera
     if rng.random() < 0.5:
         wave = hide_moment(wave, rng)
     before, behind = rng.integers(0, 300, 2)
-    silent = np.zeros(before + len(wave) + behind, np.float32)
-    silent[before : before + len(wave)] = wave
-    return given(add_noise(silent, rng, low=20.0, high=50.0)) | {"targets": {"label": np.int32(item.digit)}}
+    wave = add_noise(np.pad(wave, (before, behind)), rng, low=20.0, high=50.0)
+    return given(wave) | {"targets": {"label": np.int32(item.digit)}}
 
 
 def at(item: fsdd.Recording, speed: float) -> Sample:
@@ -208,7 +207,7 @@ def spoken_digits(
         source = Joined([*[Kept(splits["train"], trimmed)] * PEOPLE, synthetic])
         known = speaker is None
         updates = (3 if waveform else 2) * steps if known else steps
-        rate = functools.partial(warmup_cosine, steps=updates, warmup=max(updates // 10, 1))
+        rate = functools.partial(warmup_cosine, steps=updates)
         return Experiment(
             name="spoken_digits" if speaker is None else f"without {speaker}",
             model=model(latents, channels, depth, waveform),

@@ -161,7 +161,7 @@ def wall_following(
         model=model(latents, channels, depth),
         batches=training_stream(splits["train"], sample, seed=seed, batch=batch),
         objective=class_objective(0.05),
-        optimizer=adamw(warmup_cosine(learning_rate, steps, max(steps // 10, 1)), weight_decay=0.05),
+        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
         steps=steps,
         batch=batch,
         seed=seed,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -14,9 +14,6 @@ from perceiver.cli_models import AS_IT_IS, Smaller
 from perceiver.console import parse
 from perceiver.errors import InputError
 from perceiver.training.load import experiment_of, folder_of, load_module, tasks_of, types_of
-
-if TYPE_CHECKING:
-    from perceiver.training.experiment import Experiment
 
 
 def evaluate_words(words: list[str]) -> None:
@@ -62,7 +59,7 @@ def evaluate(
     from perceiver.training.evaluation import scores as figures
     from perceiver.training.evaluation import write_lines
 
-    workdir, part = _origin(run)
+    folder, workdir, part = _origin(run)
     noted = read_json(workdir / "experiment.json") if workdir is not None else {}
     file = experiment or _own_experiment(run, noted)
     module = load_module(file)
@@ -71,10 +68,14 @@ def evaluate(
         if root is not None or predictions is not None or split != "test":
             raise InputError("--root, --split and --predictions are about another dataset: name it with --data")
         options = {k: v for k, v in dict(noted.get("arguments", {})).items() if k != "smoke"}
-        asked = _part(experiment_of(module, file)(**options), part, run)
-        _show(str(run), asked.test(model), _reported(workdir, part), as_json)
+        whole = experiment_of(module, file)(**options)
+        parts = _parts(whole, whole.companions, whole.pretraining)
+        if part not in parts:
+            known = ", ".join(filter(None, parts)) or "no parts"
+            raise InputError(f"{run}: the experiment {whole.name!r} has {known}, not {part!r}")
+        _show(str(run), parts[part].test(model), _reported(workdir, part), as_json)
         return
-    place = predictions or (run.parent if run.name == "model" else run) / f"predictions-{data}-{split}.jsonl"
+    place = predictions or folder / f"predictions-{data}-{split}.jsonl"
     tasks = tasks_of(module, file)
     if data not in tasks:
         raise InputError(f"--data {data}: {file} asks its models about {', '.join(tasks)}")
@@ -85,27 +86,19 @@ def evaluate(
         Console().print(f"{place}: a line for each item", highlight=False)
 
 
-def _origin(run: Path) -> tuple[Path | None, str]:
-    """The folder of the run that a folder belongs to, and of which part of it: "" is the main one."""
+def _origin(run: Path) -> tuple[Path, Path | None, str]:
+    """A trained folder, that of the run that it belongs to, if any, and which part of it: "" is the main one."""
     folder = run.parent if run.name == "model" else run
     for workdir, part in ((folder, ""), (folder.parent, folder.name)):
         if (workdir / "experiment.json").is_file():
-            return workdir, part
-    return None, ""
+            return folder, workdir, part
+    return run, None, ""
 
 
-def _part(experiment: "Experiment", part: str, run: Path) -> "Experiment":
-    """An experiment, or the one that is trained before it or beside it in a folder of that name."""
-    if not part:
-        return experiment
-    parts = {folder_of(name): companion for name, companion in experiment.companions.items()}
-    if experiment.pretraining is not None:
-        parts["pretraining"] = experiment.pretraining
-    if part not in parts:
-        raise InputError(
-            f"{run}: the experiment {experiment.name!r} has {', '.join(parts) or 'no parts'}, not {part!r}"
-        )
-    return parts[part]
+def _parts(whole: Any, companions: Mapping[str, Any], pretraining: Any) -> dict[str, Any]:
+    """What belongs to a run, such as experiments or reports, by the folder in that of the run: "" is the main one."""
+    parts = {"": whole} | ({"pretraining": pretraining} if pretraining else {})
+    return parts | {folder_of(name): own for name, own in companions.items()}
 
 
 def _reported(workdir: Path | None, part: str) -> Mapping[str, Any]:
@@ -115,9 +108,7 @@ def _reported(workdir: Path | None, part: str) -> Mapping[str, Any]:
     if workdir is None or not (workdir / "report.json").is_file():
         return {}
     report = read_json(workdir / "report.json")
-    parts = {"": report, "pretraining": report["pretraining"]}
-    parts |= {folder_of(name): own for name, own in report["companions"].items()}
-    return parts.get(part, {}).get("test", {})
+    return _parts(report, report["companions"], report["pretraining"]).get(part, {}).get("test", {})
 
 
 def _show(title: str, scores: Mapping[str, Any], reported: Mapping[str, Any], as_json: bool) -> None:

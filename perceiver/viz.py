@@ -44,7 +44,7 @@ def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str]
     """Draw rows of images, each [n, h, w, c] in [0, 1], with a row's name at its left and titles above columns."""
     count = max(len(images) for images in rows.values())
     tall, wide = next(iter(rows.values())).shape[1:3]
-    width = max(0.9, min(1.6 * wide / tall, 9.0 / count) if wide > tall else 0.9)
+    width = max(0.9, min(1.6 * wide / tall, 9.0 / count)) if wide > tall else 0.9
     fig = figure(max(width * count + 1.4, 4.5), (width * tall / wide + 0.1) * len(rows) + 0.7)
     for down, (name, images) in enumerate(rows.items()):
         for across, image in enumerate(images):

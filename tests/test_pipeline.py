@@ -233,21 +233,26 @@ def test_evaluation_batches_have_one_shape_and_count_the_real_samples():
     assert list(values) == [0, 1, 2, 3, 4]
 
 
+class Noted:
+    """`count` items, each its number after `change`, and the numbers that were read."""
+
+    def __init__(self, count, change):
+        self.count, self.change, self.read = count, change, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.change(index)
+
+
 def test_joined_sources_are_read_one_after_the_other_and_only_when_asked():
-    read = []
-
-    class Noted:
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            read.append(index)
-            return 10 + index
-
-    joined = Joined([range(3), [], Noted()])
+    source = Noted(2, lambda index: 10 + index)
+    joined = Joined([range(3), [], source])
     assert len(joined) == 5
     assert joined[4] == 11
-    assert read == [1]
+    assert source.read == [1]
     assert list(joined) == [0, 1, 2, 10, 11]
     assert len(Joined([])) == 0
     with pytest.raises(IndexError):
@@ -255,22 +260,16 @@ def test_joined_sources_are_read_one_after_the_other_and_only_when_asked():
 
 
 def test_kept_items_are_read_and_changed_once_but_bad_ones_again():
-    read = []
+    def late(index):
+        if index == 2 and source.read.count(2) == 1:
+            raise InputError("not yet")
+        return index
 
-    class Noted:
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            read.append(index)
-            if index == 2 and read.count(2) == 1:
-                raise InputError("not yet")
-            return index
-
-    kept = Kept(Noted(), lambda item: 10 * item)
-    assert (len(kept), read) == (3, [])
+    source = Noted(3, late)
+    kept = Kept(source, lambda item: 10 * item)
+    assert (len(kept), source.read) == (3, [])
     assert [kept[1], kept[1], kept[0]] == [10, 10, 0]
     with pytest.raises(InputError, match="not yet"):
         kept[2]
     assert kept[2] == 20
-    assert read == [1, 0, 2, 2]
+    assert source.read == [1, 0, 2, 2]

@@ -47,10 +47,7 @@ def _lengths(count: int, factor: float) -> tuple[int, int]:
     """
     if count < 1000:
         return count, max(round(count / factor), 1)
-    table = _fast_lengths(2 ** (4 + max(count, round(count / factor)).bit_length()))
-    if factor == 1.0:
-        length = table[bisect.bisect_left(table, count)]
-        return length, length
+    table = _fast_lengths(2 ** (1 + max(count, round(count / factor)).bit_length()))
     padded = [table[bisect.bisect_left(table, round(count * more))] for more in (1.0, 1.03)]
     pairs = [(length, table[bisect.bisect_left(table, length / factor) - less]) for length in padded for less in (0, 1)]
     return min(pairs, key=lambda pair: abs(pair[0] / pair[1] / factor - 1.0))

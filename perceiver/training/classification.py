@@ -53,7 +53,7 @@ def class_judge(
     """
 
     def judge(model: Perceiver, items: Sequence[Any]) -> Judged:
-        held = [items[i] for i in range(len(items))]
+        held = list(items)  # read once, whatever the views
         seen = [probabilities(model, [view(item) for item in held], output) for view in views]
         found = np.mean([np.log(np.maximum(each, 1e-9)) for each in seen], axis=0).argmax(axis=1)
         names = model.config.outputs[output].head.names

@@ -9,8 +9,9 @@ import optax.contrib
 from flax import nnx
 
 
-def warmup_cosine(peak: float, steps: int, warmup: int, end: float = 0.0) -> optax.Schedule:
-    """Linear warm-up over `warmup` steps, then half a cosine down to `end` at `steps`."""
+def warmup_cosine(peak: float, steps: int, warmup: int | None = None, end: float = 0.0) -> optax.Schedule:
+    """Linear warm-up over `warmup` steps, a tenth of all unless given, then half a cosine down to `end` at `steps`."""
+    warmup = max(steps // 10, 1) if warmup is None else warmup
     return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1), end)
 
 

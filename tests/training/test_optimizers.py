@@ -23,6 +23,7 @@ def parameters():
 def test_schedules_start_peak_and_end_where_they_say():
     cosine = warmup_cosine(1.0, 100, 10)
     assert [float(cosine(s)) for s in (0, 5, 10, 100)] == pytest.approx([0.0, 0.5, 1.0, 0.0], abs=1e-6)
+    assert [float(warmup_cosine(1.0, 100)(s)) for s in (0, 5, 10, 57)] == [float(cosine(s)) for s in (0, 5, 10, 57)]
     flat = flat_cosine(1.0, 100, 50)
     assert [float(flat(s)) for s in (0, 49, 75, 100)] == pytest.approx([1.0, 1.0, 0.5, 0.0], abs=1e-6)
 
