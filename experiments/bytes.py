@@ -37,6 +37,7 @@ from perceiver.augment import mask_words
 from perceiver.inference import ask_all
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import Batch, Joined, Sample, training_stream
+from perceiver.training.baselines import bag_of_words
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Judged, Task, figures_of, measured, scores
 from perceiver.training.experiment import Experiment
@@ -162,16 +163,12 @@ TASKS = {
 
 
 def baselines(splits: dict[str, Sequence[sentence_polarity.Sentence]]) -> dict[str, float]:
-    """Words and pairs of words by TF-IDF with a linear support vector machine."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-
-    rows = [*splits["train"], *splits["validation"]]
-    fitted = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LinearSVC())
-    fitted.fit([row.text for row in rows], [row.label for row in rows])
-    test = splits["test"]
-    return {"linear_svm": float(fitted.score([row.text for row in test], [row.label for row in test]))}
+    """Words and pairs of words by TF-IDF, with logistic regression and with a linear support vector machine."""
+    known, test = (
+        [(row.text, row.label) for name in names for row in splits[name]]
+        for names in (("train", "validation"), ("test",))
+    )
+    return bag_of_words(known, test)
 
 
 def bytes(

@@ -15,6 +15,7 @@ import numpy as np
 from data import banking77
 from perceiver import Block, Bytes, Classes, Encoder, Ngrams, PerceiverConfig
 from perceiver.pipeline import Sample, training_stream
+from perceiver.training.baselines import bag_of_words
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
@@ -68,18 +69,11 @@ TASKS = {
 
 def baselines(splits: dict) -> dict[str, float]:
     """Words and pairs of words by TF-IDF, with logistic regression and with a linear support vector machine."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC
-
-    rows = [*splits["train"], *splits["validation"]]
-    scored = {}
-    for name, method in {"logistic_regression": LogisticRegression(max_iter=1000), "linear_svm": LinearSVC()}.items():
-        fitted = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), method)
-        fitted.fit([row.text for row in rows], [row.intent for row in rows])
-        scored[name] = float(fitted.score([r.text for r in splits["test"]], [r.intent for r in splits["test"]]))
-    return scored
+    known, test = (
+        [(row.text, row.intent) for name in names for row in splits[name]]
+        for names in (("train", "validation"), ("test",))
+    )
+    return bag_of_words(known, test)
 
 
 def intents(

@@ -1,6 +1,7 @@
 """Sound: patches of the waveform, or of its log-mel spectrogram."""
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -56,12 +57,13 @@ class Sound(Adapter):
             check_array(wave, ("n",), "f")
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")
-        wave = wave.astype(np.float32)
+        wave = wave.astype(np.float32, copy=False)
         if self.trim is not None:
             wave = trim_silence(wave, self.sample_rate, decibels=self.trim)
         wave = wave[: self.samples]
         if self.loudness is not None:
-            wave = wave * np.float32(self.loudness / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-6))
+            level = math.sqrt(float(np.dot(wave, wave)) / max(len(wave), 1))
+            wave = wave * np.float32(self.loudness / max(level, 1e-6))
         return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
 
     def full(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:

@@ -108,12 +108,15 @@ def trim_silence(
     size = max(round(window * rate), 1)
     if not wave.any():
         return wave
-    starts = np.arange(0, len(wave), size)
-    energy = np.add.reduceat(np.square(wave, dtype=np.float64), starts)
-    power = energy / np.minimum(size, len(wave) - starts)
+    count = -(-len(wave) // size)
+    windows = np.zeros((count, size), np.float32)
+    windows.reshape(-1)[: len(wave)] = wave
+    power = np.einsum("ij,ij->i", windows, windows) / size
+    power[-1] *= size / (len(wave) - (count - 1) * size)  # the last has fewer samples
     loud = np.flatnonzero(power >= power.max() * 10.0 ** (-decibels / 10))
     around = round(margin * rate)
-    first, last = max(int(starts[loud[0]]) - around, 0), min(int(starts[loud[-1]]) + size + around, len(wave))
+    first = max(int(loud[0]) * size - around, 0)
+    last = min((int(loud[-1]) + 1) * size + around, len(wave))
     return wave[first:last].copy()
 
 
