@@ -50,10 +50,11 @@ class Adapter(abc.ABC):
 
 
 class Embed(nnx.Module):
-    """Join values with their positions, after an optional linear projection of the values.
+    """Join values with their positions, after an optional projection of the values.
 
     values [b, n, f] and coordinates [n, d] or [b, n, d] in [-1, 1] -> Tokens [b, n, c], positions behind the values,
     or added to them with `add`.
+    project: the projection's width. hidden: width of a GELU layer before it; None makes it linear.
     """
 
     def __init__(
@@ -64,17 +65,21 @@ class Embed(nnx.Module):
         shape: Sequence[int],
         *,
         add: bool = False,
+        hidden: int | None = None,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.dtype = dtype
         self.add = add
-        self.project = None if project is None else nnx.Linear(features, project, dtype=dtype, rngs=rngs)
+        self.hidden = None if hidden is None else nnx.Linear(features, hidden, dtype=dtype, rngs=rngs)
+        self.project = None if project is None else nnx.Linear(hidden or features, project, dtype=dtype, rngs=rngs)
         self.position = position.build(shape, rngs)
 
     def __call__(self, values: Float[Array, "b n f"], coordinates: Array, mask: Bool[Array, "b n"] | None) -> Tokens:
         """Masked values are set to zero first, so that nothing in them reaches an output or a gradient."""
         values = Tokens(values, mask).cleared().values.astype(self.dtype)
+        if self.hidden is not None:
+            values = jax.nn.gelu(self.hidden(values))
         if self.project is not None:
             values = self.project(values)
         positions = self.position(coordinates).astype(self.dtype)

@@ -17,7 +17,7 @@ from perceiver.config import preprocessing_field
 from perceiver.convolutions import ConvStem
 from perceiver.errors import ConfigError, InputError
 from perceiver.io.images import Fit, Resample, frame_image, read_image
-from perceiver.patches import to_patches
+from perceiver.patches import to_patches, windows
 from perceiver.positions import Fourier, Position, grid
 from perceiver.tokens import Tokens, check_array, presence
 from perceiver.typing import Array, Bool, Float
@@ -31,8 +31,11 @@ class Image(Adapter):
     patch: side of a square patch; 1 makes each pixel a token.
     subsample: keep only every so many-th row and column, for quick looks at large pictures.
     stem: convolutions before anything else; their output's pixels are the tokens, so `patch` stays 1.
+    border: pixels around its patch that a token has too, zeros beyond the picture, so that neighbours overlap.
     project: linear projection of a token's values to this width before the position (the learned 1x1 convolution
         of Perceiver IO's second ImageNet model); None keeps the values.
+    hidden: width of a GELU layer before the projection, so that what a query takes the mean of are no longer the
+        pixels but what is found in them.
     position: two-dimensional positions, put behind the values, or added to them with `add_position`.
     mean, std: per channel, on the scale [0, 1]; empty for none.
     dark_background: on the host, turn pictures whose border is brighter than middle grey into their negative, for
@@ -46,8 +49,10 @@ class Image(Adapter):
     shape: tuple[int, int, int]
     patch: int = 1
     subsample: int = 1
+    border: int = 0
     stem: ConvStem | None = None
     project: int | None = None
+    hidden: int | None = None
     position: Position = Fourier(bands=16)
     add_position: bool = False
     mean: tuple[float, ...] = preprocessing_field(default=())
@@ -60,8 +65,14 @@ class Image(Adapter):
     def __post_init__(self) -> None:
         if min(*self.shape, self.patch, self.subsample) < 1:
             raise ConfigError(f"Image: shape {self.shape}, patch and subsample must be positive")
-        if self.stem is not None and self.patch > 1:
-            raise ConfigError(f"Image: the stem makes the tokens, so patch must be 1, got {self.patch}")
+        if self.stem is not None and (self.patch > 1 or self.border):
+            raise ConfigError(
+                f"Image: the stem makes the tokens, so patch must be 1 and border 0, got {self.patch} and {self.border}"
+            )
+        if self.border < 0:
+            raise ConfigError(f"Image.border: expected 0 or more pixels, got {self.border}")
+        if self.hidden is not None and (self.hidden < 1 or self.project is None):
+            raise ConfigError(f"Image.hidden: expected a width, and a projection behind it, got {self.hidden}")
         if min(self.grid) < 1 or any(size % self.patch for size in self._thin(*self.shape[:2])):
             raise ConfigError(f"Image: shape {self.shape} is not made of whole {self.patch} x {self.patch} patches")
         check_statistics("Image", self.shape[2], self.mean, self.std)
@@ -84,8 +95,8 @@ class Image(Adapter):
 
     @property
     def features(self) -> int:
-        """Numbers in one patch."""
-        return self.patch**2 * self.shape[2] if self.stem is None else self.stem.channels
+        """Numbers in one patch and its border."""
+        return (self.patch + 2 * self.border) ** 2 * self.shape[2] if self.stem is None else self.stem.channels
 
     @property
     def tokens(self) -> int:
@@ -137,6 +148,7 @@ class ImageTokens(nnx.Module):
             config.position,
             config.grid,
             add=config.add_position,
+            hidden=config.hidden,
             dtype=dtype,
             rngs=rngs,
         )
@@ -153,9 +165,14 @@ class ImageTokens(nnx.Module):
         elif mask is not None and self.stem is not None:  # before the convolutions, which are linear maps too
             raw = jnp.where(mask[:, None, None, None], raw, 0)
         pixels = standardise(to_unit(raw), self.config.mean, self.config.std)
-        patch = self.config.patch
+        patch, border = self.config.patch, self.config.border
         if self.stem is not None:
             values = self.stem(pixels.astype(self.dtype), train=key is not None)
+        elif border:
+            if mask is not None and mask.ndim > 1:  # as beyond the edge of a picture of its own size
+                pixels = jnp.where(mask[..., None], pixels, 0)
+            around = jnp.pad(pixels, [(0, 0), (border, border), (border, border), (0, 0)])
+            values = windows(around, (patch + 2 * border,) * 2, (patch, patch))
         else:
             values = to_patches(pixels, (patch, patch))
         values = values.reshape(raw.shape[0], rows * columns, -1)

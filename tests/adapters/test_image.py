@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -198,9 +200,46 @@ def test_nothing_in_an_absent_picture_reaches_a_gradient_through_convolutions(tr
     [
         ({"subsample": 0}, "patch and subsample must be positive"),
         ({"subsample": 2, "patch": 2}, "whole 2 x 2 patches"),
-        ({"stem": p.ConvStem(2), "patch": 2}, "the stem makes the tokens, so patch must be 1, got 2"),
+        ({"stem": p.ConvStem(2), "patch": 2}, "the stem makes the tokens, so patch must be 1 and border 0, got 2"),
     ],
 )
 def test_ways_to_make_tokens_that_exclude_each_other_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         p.Image((5, 6, 3), **fields)
+
+
+def test_a_border_adds_the_pixels_around_each_patch():
+    module = built(p.Image((4, 6, 3), patch=2, border=1, position=POSITION))
+    values = module((PIXELS / 255).astype(np.float32)).values[..., : 4 * 4 * 3]
+    around = np.pad(PIXELS / 255, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    np.testing.assert_allclose(values[1, 4], around[1, 2:6, 2:6].ravel(), atol=1e-6)
+    np.testing.assert_allclose(values[0, 0], around[0, 0:4, 0:4].ravel(), atol=1e-6)
+
+
+def test_a_small_image_with_borders_padded_under_a_mask_is_the_small_image():
+    encode, _ = encoding(dataclasses.replace(SMALL, border=1, hidden=7, project=5))
+    mask = np.zeros((2, 4, 6), bool)
+    mask[:, :2, :4] = True
+    padded = np.where(mask[..., None], PIXELS, 9)
+    close(encode(padded, mask), encode(PIXELS[:, :2, :4]))
+
+
+def test_a_hidden_layer_makes_the_projection_no_longer_linear():
+    config = p.Image((4, 6, 3), patch=2, hidden=7, project=5, position=POSITION)
+    module, plain = built(config), built(p.Image((4, 6, 3), patch=2, position=POSITION))(PIXELS).values
+    hidden = jax.nn.gelu(module.embed.hidden(plain[..., :12]))
+    close(module(PIXELS).values[..., :5], module.embed.project(hidden))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"border": -1}, "border"),
+        ({"hidden": 4}, "hidden"),
+        ({"hidden": 0, "project": 4}, "hidden"),
+        ({"patch": 1, "border": 1, "stem": p.ConvStem(4)}, "stem"),
+    ],
+)
+def test_borders_and_hidden_layers_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        p.Image(**{"shape": (4, 6, 3), "patch": 2} | options)
