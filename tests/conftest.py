@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import jax
+import jaxlib.version
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most of what small tests do is compile, and most of that is LLVM's optimiser, which they do not need.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of what small tests do is compile: without LLVM's optimiser, which they do not need, and in one piece.
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+# The older emitters of loops take half the time; later releases have no others.
+if jaxlib.version.__version_info__ < (0, 11):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,3 +35,12 @@ def data_root() -> Path:
     if found is None:
         pytest.skip("needs the real datasets: name their folder with PERCEIVER_DATA (data/root.py says how)")
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_programs():
+    """Forget compiled programs when there are many: each keeps some memory maps, of which a process may have 65,530."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
