@@ -14,6 +14,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,8 @@ STRIDE = 64
 """Bytes from window to window of the plays."""
 ASKED = 56
 """Hidden bytes that a training step asks for; few pieces have more."""
+Reviews = dict[str, Sequence[sentence_polarity.Sentence]]
+"""The splits of the reviews."""
 
 
 def model(task: dict, width: int, latents: int, channels: int, depth: int) -> PerceiverConfig:
@@ -162,7 +165,7 @@ TASKS = {
 }
 
 
-def baselines(splits: dict[str, Sequence[sentence_polarity.Sentence]]) -> dict[str, float]:
+def baselines(splits: Reviews) -> dict[str, float]:
     """Words and pairs of words by TF-IDF, with logistic regression and with a linear support vector machine."""
     known, test = (
         [(row.text, row.label) for name in names for row in splits[name]]
@@ -201,44 +204,54 @@ def bytes(
         checkpoint_every: Updates between checkpoints.
     """
     sizes = {"width": width, "latents": latents, "channels": channels, "depth": depth}
-    reviews, plays = sentence_polarity.load(root), pieces(root)
-    read = Joined([plays["train"], windows(as_one(reviews["train"]))])
-    judge = TASKS["sentence_polarity"].judge
-    reading = Experiment(
-        name="masked words",
-        model=model(masked_words(width), **sizes),
-        batches=training_stream(read, hide, seed=seed, batch=batch),
-        objective=fill_in,
-        optimizer=adamw(warmup_cosine(2 * learning_rate, pretraining_steps)),
-        steps=pretraining_steps,
-        batch=batch,
-        seed=seed,
-        validate=lambda m: figures_of(judge_filling(m, plays["validation"])),
-        best="byte_accuracy",
-        test=lambda m: scores(judge_filling(m, plays["test"])),
-        validate_every=max(pretraining_steps // 4, 1),
-        checkpoint_every=checkpoint_every,
-    )
-    cold = Experiment(
-        name="without the plays",
-        model=model(polarity(), **sizes),
-        batches=training_stream(reviews["train"], sample, seed=seed, batch=batch),
-        objective=class_objective(),
-        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        validate=lambda m: figures_of(judge(m, reviews["validation"])),
-        best="accuracy",
-        test=lambda m: scores(judge(m, reviews["test"])),
-        ema=0.99,
-        validate_every=max(steps // 8, 1),
-        checkpoint_every=checkpoint_every,
-    )
+    common = {"batch": batch, "seed": seed, "checkpoint_every": checkpoint_every}
+    reviews = sentence_polarity.load(root)
+    reading = to_read(root, reviews, model(masked_words(width), **sizes), pretraining_steps, 2 * learning_rate, common)
+    cold = to_judge(reviews, model(polarity(), **sizes), steps, learning_rate, common)
     return dataclasses.replace(
         cold,
         name="bytes",
         pretraining=reading,
         baselines=lambda: baselines(reviews),
-        companions={"without the plays": cold},
+        companions={cold.name: cold},
+    )
+
+
+def to_read(
+    root: Path | None, reviews: Reviews, model: PerceiverConfig, steps: int, rate: float, common: dict[str, Any]
+) -> Experiment:
+    """The first question, of plays and of the reviews' own text."""
+    plays = pieces(root)
+    read = Joined([plays["train"], windows(as_one(reviews["train"]))])
+    return Experiment(
+        name="masked words",
+        model=model,
+        batches=training_stream(read, hide, seed=common["seed"], batch=common["batch"]),
+        objective=fill_in,
+        optimizer=adamw(warmup_cosine(rate, steps)),
+        steps=steps,
+        validate=lambda m: figures_of(judge_filling(m, plays["validation"])),
+        best="byte_accuracy",
+        test=lambda m: scores(judge_filling(m, plays["test"])),
+        validate_every=max(steps // 4, 1),
+        **common,
+    )
+
+
+def to_judge(reviews: Reviews, model: PerceiverConfig, steps: int, rate: float, common: dict[str, Any]) -> Experiment:
+    """The second question, by a model that has read nothing before."""
+    judge = TASKS["sentence_polarity"].judge
+    return Experiment(
+        name="without the plays",
+        model=model,
+        batches=training_stream(reviews["train"], sample, seed=common["seed"], batch=common["batch"]),
+        objective=class_objective(),
+        optimizer=adamw(warmup_cosine(rate, steps), weight_decay=0.05),
+        steps=steps,
+        validate=lambda m: figures_of(judge(m, reviews["validation"])),
+        best="accuracy",
+        test=lambda m: scores(judge(m, reviews["test"])),
+        ema=0.99,
+        validate_every=max(steps // 8, 1),
+        **common,
     )

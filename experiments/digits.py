@@ -223,7 +223,7 @@ def digits(
         model=config,
         batches=training_stream(splits["train"], transform, seed=seed, batch=batch),
         objective=objective,
-        optimizer=adamw(warmup_cosine(learning_rate, steps, steps // 10), weight_decay=0.05),
+        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
         steps=steps,
         batch=batch,
         seed=seed,
