@@ -6,11 +6,11 @@ Seed 0, 500 s on one core of two: 75.0 % (72.2 to 77.6) after the masked stage, 
 with a linear support vector machine 76.3 %, untrained 49.1 %. The masked stage does not help: 2.64 nats per hidden byte
 of unseen plays, a quarter of them found.
 
-What was tried so that it would, each in one trial, figures of the test reviews: the plays alone (75.1 %); Muon in the masked stage
-(2.57 nats; 75.3 %, and with Muon after it 74.5 against 75.5 cold); single bytes hidden, not words (2.23 nats; seeds 0,
-1, 2: 74.3, 76.5, 75.9 against 76.4, 76.0, 76.8 cold); fewer labels, a tenth (63.0 against 65.9) and 3 % of them (58.3
-against 55.9). In minutes the model learns how words are spelled, and the runs of bytes that it is given know as much
-from the start; what words mean, which would help, takes more text and more steps than that.
+What was tried so that it would, each in one trial, figures of the test reviews: the plays alone (75.1 %); Muon in the
+masked stage (2.57 nats; 75.3 %, and with Muon after it 74.5 against 75.5 cold); single bytes hidden, not words (2.23
+nats; seeds 0, 1, 2: 74.3, 76.5, 75.9 against 76.4, 76.0, 76.8 cold); fewer labels, a tenth (63.0 against 65.9) and 3 %
+of them (58.3 against 55.9). In minutes the model learns how words are spelled, and the runs of bytes that it is given
+know as much from the start; what words mean, which would help, takes more text and more steps than that.
 """
 
 import builtins
