@@ -131,10 +131,9 @@ def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Genera
     if rng.random() < 0.5:
         wave = hide_moment(wave, rng)
     before, behind = rng.integers(0, 300, 2)
-    whole = np.zeros(before + len(wave) + behind, np.float32)
-    whole[before : before + len(wave)] = wave
-    whole = add_noise(whole, rng, low=20.0, high=50.0)
-    return given(whole) | {"targets": {"label": np.int32(item.digit)}}
+    silent = np.zeros(before + len(wave) + behind, np.float32)
+    silent[before : before + len(wave)] = wave
+    return given(add_noise(silent, rng, low=20.0, high=50.0)) | {"targets": {"label": np.int32(item.digit)}}
 
 
 def at(item: fsdd.Recording, speed: float) -> Sample:

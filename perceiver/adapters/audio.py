@@ -15,7 +15,7 @@ from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_chan
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.filterbank import Filterbank, Filters
-from perceiver.io.audio import trim_silence
+from perceiver.io.audio import mean_power, trim_silence
 from perceiver.positions import Fourier, Position, grid_at
 from perceiver.spectrogram import Spectrogram
 from perceiver.tokens import Tokens, check_array, presence
@@ -62,8 +62,7 @@ class Sound(Adapter):
             wave = trim_silence(wave, self.sample_rate, decibels=self.trim)
         wave = wave[: self.samples]
         if self.loudness is not None:
-            level = math.sqrt(float(np.dot(wave, wave)) / max(len(wave), 1))
-            wave = wave * np.float32(self.loudness / max(level, 1e-6))
+            wave = wave * np.float32(self.loudness / max(math.sqrt(mean_power(wave)), 1e-6))
         return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
 
     def full(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:

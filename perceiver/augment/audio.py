@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.fft import next_fast_len
 
+from perceiver.io.audio import mean_power
+
 Gains = Callable[[int], np.ndarray]
 """A filter: the factor of each of so many frequencies, evenly spaced from 0 to half the sample rate, float32."""
 
@@ -74,21 +76,17 @@ def add_noise(
 
     colour: the noise's power falls as 1 / frequency ** colour: 0 is white, 1 pink, 2 brown. Silence stays silent.
     """
-    power = _power(wave)
+    power = mean_power(wave)
     ratio = 10.0 ** (rng.uniform(low, high) / 10)
     noise = rng.standard_normal(len(wave), np.float32)
     if power == 0.0:
         return wave
     if colour:
         noise = filtered(noise, lambda count: _falling(count, colour))
-    own = _power(noise)
+    own = mean_power(noise)
     if own == 0.0:  # a single sample has no colour
         return wave
     return wave + noise * np.float32(math.sqrt(power / ratio / own))
-
-
-def _power(wave: np.ndarray) -> float:
-    return float(np.dot(wave, wave)) / max(len(wave), 1)
 
 
 def _falling(count: int, colour: float) -> np.ndarray:

@@ -120,6 +120,11 @@ def trim_silence(
     return wave[first:last].copy()
 
 
+def mean_power(wave: np.ndarray) -> float:
+    """Mean square of a sound float32 [n]; 0 where there is none."""
+    return float(np.dot(wave, wave)) / max(len(wave), 1)
+
+
 def _decode(stream: Any, promised: int | None, max_seconds: float) -> np.ndarray:
     """Decode an open soundfile.SoundFile to mono float32 [frames], in blocks to bound the memory."""
     frames, rate = int(stream.frames), int(stream.samplerate)

@@ -201,6 +201,13 @@ def test_nothing_in_an_absent_picture_reaches_a_gradient_through_convolutions(tr
         ({"subsample": 0}, "patch and subsample must be positive"),
         ({"subsample": 2, "patch": 2}, "whole 2 x 2 patches"),
         ({"stem": p.ConvStem(2), "patch": 2}, "the stem makes the tokens, so patch must be 1 and border 0, got 2"),
+        (
+            {"stem": p.ConvStem(2), "border": 1},
+            "the stem makes the tokens, so patch must be 1 and border 0, got 1 and 1",
+        ),
+        ({"border": -1}, "Image.border: expected 0 or more pixels, got -1"),
+        ({"hidden": 4}, "Image.hidden: expected a width, and a projection behind it, got 4"),
+        ({"hidden": 0, "project": 4}, "Image.hidden: expected a width, and a projection behind it, got 0"),
     ],
 )
 def test_ways_to_make_tokens_that_exclude_each_other_are_refused(fields, message):
@@ -229,17 +236,3 @@ def test_a_hidden_layer_makes_the_projection_no_longer_linear():
     module, plain = built(config), built(p.Image((4, 6, 3), patch=2, position=POSITION))(PIXELS).values
     hidden = jax.nn.gelu(module.embed.hidden(plain[..., :12]))
     close(module(PIXELS).values[..., :5], module.embed.project(hidden))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"border": -1}, "border"),
-        ({"hidden": 4}, "hidden"),
-        ({"hidden": 0, "project": 4}, "hidden"),
-        ({"patch": 1, "border": 1, "stem": p.ConvStem(4)}, "stem"),
-    ],
-)
-def test_borders_and_hidden_layers_that_cannot_be_are_refused(options, message):
-    with pytest.raises(ConfigError, match=message):
-        p.Image(**{"shape": (4, 6, 3), "patch": 2} | options)
