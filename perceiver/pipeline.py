@@ -1,6 +1,8 @@
 """From a random-access source to batches, through Grain: seeded, resumable, the same on any number of threads."""
 
+import bisect
 import functools
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,16 +33,16 @@ class Joined(Sequence[Any]):
 
     def __init__(self, sources: Sequence[Source]):
         self._sources = list(sources)
-        self._ends = np.cumsum([len(source) for source in self._sources])
+        self._ends = list(itertools.accumulate(len(source) for source in self._sources))
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        return self._sources[which][int(index - self._ends[which]) + len(self._sources[which])]
+        which = bisect.bisect_right(self._ends, index)
+        return self._sources[which][int(index) - self._ends[which] + len(self._sources[which])]
 
 
 class Kept(Sequence[Any]):

@@ -80,8 +80,8 @@ def check_array(array: ArrayLike, shape: Sequence[int | str], kinds: str = "f") 
         raise InputError(f"expected shape {_spell(shape)}, got {tuple(array.shape)}")
     if math.prod(array.shape) == 0:
         raise InputError(f"expected at least one element, got shape {tuple(array.shape)}")
-    kind = "f" if jnp.issubdtype(array.dtype, jnp.floating) else np.dtype(array.dtype).kind
-    if kind not in kinds:
+    kind = np.dtype(array.dtype).kind
+    if kind not in kinds and not ("f" in kinds and jnp.issubdtype(array.dtype, jnp.floating)):  # bfloat16 is a "V"
         names = {"f": "floating point", "i": "signed integer", "u": "unsigned integer", "b": "bool"}
         raise InputError(f"expected {' or '.join(names[k] for k in kinds)} values, got dtype {array.dtype}")
 

@@ -63,7 +63,9 @@ class Sound(Adapter):
         wave = wave[: self.samples]
         if self.loudness is not None:
             wave = wave * np.float32(self.loudness / max(math.sqrt(mean_power(wave)), 1e-6))
-        return pad_to(wave, self.samples), np.arange(self.samples) < len(wave)
+        real = np.zeros(self.samples, bool)
+        real[: len(wave)] = True
+        return pad_to(wave, self.samples), real
 
     def full(self, raw: Array, mask: Array | None) -> tuple[Array, Array | None]:
         """The waveform padded with masked silence to the budget, masked samples zeroed, and its mask [b, samples]."""

@@ -106,13 +106,11 @@ def trim_silence(
     silent throughout stays whole.
     """
     size = max(round(window * rate), 1)
-    if not wave.any():
+    squares = np.square(wave)
+    power = np.add.reduceat(squares, np.arange(0, len(wave), size)) / size if len(wave) else squares
+    if not power.any():
         return wave
-    count = -(-len(wave) // size)
-    windows = np.zeros((count, size), np.float32)
-    windows.reshape(-1)[: len(wave)] = wave
-    power = np.einsum("ij,ij->i", windows, windows) / size
-    power[-1] *= size / (len(wave) - (count - 1) * size)  # the last has fewer samples
+    power[-1] *= size / (len(wave) - (len(power) - 1) * size)  # the last has fewer samples
     loud = np.flatnonzero(power >= power.max() * 10.0 ** (-decibels / 10))
     around = round(margin * rate)
     first = max(int(loud[0]) * size - around, 0)
