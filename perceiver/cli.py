@@ -37,6 +37,8 @@ Start with:  perceiver train experiments/digits.py
 Compiled programs are kept in ~/.cache/perceiver/programs; PERCEIVER_COMPILATION_CACHE names another folder, or "off".
 Each command explains itself:  perceiver train --help"""
 SMOKE_STEPS = 4
+DIVERGED, UNSAVED = 3, 4
+"""Exit codes of a training run that cannot go on, beside 2 for what it was given and 128 + n for the signal n."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,15 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if words[0] not in commands:
         fail(f"unknown command {words[0]!r}; known: {', '.join(commands)}")
     from perceiver.compiled import keep_programs
-    from perceiver.training.loop import TrainingError
+    from perceiver.training.checkpoints import SaveError
+    from perceiver.training.faults import TrainingError
 
     try:
         keep_programs()
         commands[words[0]](words[1:])
-    except (InputError, ConfigError, MissingExtraError, TrainingError) as error:
+    except (InputError, ConfigError, MissingExtraError, TrainingError, SaveError) as error:
         if os.environ.get("PERCEIVER_TRACEBACK"):
             traceback.print_exc()
-        fail(str(error))
+        codes: dict[type[Exception], int] = {TrainingError: DIVERGED, SaveError: UNSAVED}
+        fail(str(error), code=codes.get(type(error), 2))
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from the last checkpoint", code=130)
 
@@ -149,6 +153,8 @@ def _run(experiment: "Experiment", workdir: Path, options: Mapping[str, Any], st
     ended = run(experiment, workdir, options, stop_at=stop_at)
     console = Console()
     if not isinstance(ended, Finished):
+        if ended.stopped_by is not None:
+            fail(f"stopped by {ended.stopped_by.name}; the same command goes on", code=128 + ended.stopped_by)
         console.print(f"stopped after step {ended.step}; the same command without --stop-at goes on", highlight=False)
         return
     console.print(Markdown(_without_pictures((workdir / "report.md").read_text(encoding="utf-8"))))

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import hashlib
 import itertools
 import logging
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
+import jax
 import numpy as np
 
 from perceiver.errors import InputError
@@ -183,6 +185,25 @@ def merged(batches: Sequence[Batch]) -> Batch:
 def iterate(stream: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
     """An iterator with a position that can be saved; `ahead` batches are prepared by `threads` in the background."""
     return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
+
+
+def item_numbers(stream: grain.MapDataset, start: int, count: int) -> list[list[int]]:
+    """Which items of its source are the samples from the `start`-th on, of each `training_stream` within a stream."""
+    if not stream.parents:
+        return []
+    if isinstance(stream[0], int | np.integer):
+        return [[int(stream[start + i]) for i in range(count)]]
+    return [numbers for parent in stream.parents for numbers in item_numbers(parent, start, count)]
+
+
+def digest(batch: Batch) -> str:
+    """The sha256 of a batch: of the names, shapes, dtypes and values of its arrays."""
+    whole = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        array = np.ascontiguousarray(leaf)
+        whole.update(f"{jax.tree_util.keystr(path)} {array.shape} {array.dtype}\n".encode())
+        whole.update(array.data if array.size else b"")
+    return whole.hexdigest()
 
 
 def in_batches(samples: Sequence[Sample], batch: int) -> Iterator[tuple[Batch, int]]:

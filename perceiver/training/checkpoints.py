@@ -1,8 +1,13 @@
 """Checkpoints of a training run: arrays, the data iterator's position and a small record, through Orbax.
 
 This is the only module that knows Orbax. Arrays are stored by name, so that no container class is part of the format.
+A checkpoint is written aside and moved into place, then sealed with the sha256 of its files: one without that was not
+finished and does not count, and one that differs from it is damaged, said so, and set aside.
 """
 
+import logging
+import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +16,16 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from perceiver.errors import InputError
+from perceiver.training.manifest import damage, seal, sealed
 
 Record = Mapping[str, Any]
+
+DAMAGED = "damaged"
+"""Folder beside the checkpoints, for those that are no longer what was written."""
+
+
+class SaveError(RuntimeError):
+    """A checkpoint could not be written; the message says which, why, and which is the newest there is."""
 
 
 class Checkpoints:
@@ -24,38 +37,105 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.resolve()
         policy = ocp.training.preservation_policies.LatestN(keep)
-        self._checkpointer = ocp.training.Checkpointer(self.folder, preservation_policy=policy)
+        self._checkpointer = ocp.training.Checkpointer(
+            self.folder, preservation_policy=policy, cleanup_tmp_directories=True
+        )
+        self._saving: threading.Thread | None = None
+        self._failure: tuple[int, BaseException] | None = None
+        for step in self.steps:
+            if not sealed(self.folder / str(step)):
+                shutil.rmtree(self.folder / str(step))
+        self._checkpointer.reload()
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except SaveError:
+            if kind is None:  # else what ended the run matters more
+                raise
+        finally:
+            self._checkpointer.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, in order."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
     @property
     def newest(self) -> int | None:
-        """Step of the newest complete checkpoint."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        """Step of the newest checkpoint."""
+        return max(self.steps, default=None)
 
     def save(self, step: int, state: Any, iterator: Any, record: Record) -> None:
         """Start saving; the arrays are copied before this returns, the writing goes on beside the training.
 
         state: a pytree of arrays. iterator: a Grain iterator. record: JSON.
-        """
-        self._checkpointer.save_checkpointables_async(
-            step, {"state": _named(state), "data": iterator}, custom_metadata=dict(record), force=True
-        )
-
-    def restore(self, state: Any, iterator: Any) -> tuple[Any, Record, int]:
-        """The newest checkpoint: the state in the structure of `state`, its record and step; moves `iterator`.
 
         Raises:
-            InputError: the checkpoint holds other arrays than `state`; lists them all.
+            SaveError: this save, or the one before, failed; such as on a full disk. Earlier checkpoints stay.
         """
+        self.wait()
+        try:
+            writing = self._checkpointer.save_checkpointables_async(
+                step, {"state": _named(state), "data": iterator}, custom_metadata=dict(record), force=True
+            )
+        except (OSError, ValueError) as error:  # ValueError: how tensorstore says that a file cannot be written
+            self._failure = step, error
+            self._give_up()
+        self._saving = threading.Thread(target=self._finish, args=(step, writing))
+        self._saving.start()
+
+    def _finish(self, step: int, writing: Any) -> None:
+        try:
+            writing.result()
+            seal(self.folder / str(step))
+        except BaseException as error:  # raised by `wait`, in the run's own thread
+            self._failure = step, error
+
+    def wait(self) -> None:
+        """Until every save is on disk.
+
+        Raises:
+            SaveError: one failed.
+        """
+        if self._saving is not None:
+            self._saving.join()
+            self._saving = None
+        if self._failure is not None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Remove what a failed save left, which may be what fills the disk, and say so."""
+        assert self._failure is not None
+        (step, error), self._failure = self._failure, None
+        for path in self.folder.glob(f"{step}*"):
+            if path.name.partition(".")[0] == str(step) and not sealed(path):
+                shutil.rmtree(path, ignore_errors=True)
+        self._checkpointer.reload()
+        kept = "none was saved before" if self.newest is None else f"step {self.newest} is kept"
+        raise SaveError(f"{self.folder}: step {step} could not be saved: {error}\n{kept}") from error
+
+    def restore(self, state: Any, iterator: Any) -> tuple[Any, Record, int] | None:
+        """The newest checkpoint that is as it was written: the state in the structure of `state`, on its devices, the
+        record and the step; moves `iterator`. None where there is no checkpoint at all.
+
+        Newer ones that are damaged are named in a warning and moved to the folder `damaged` beside.
+
+        Raises:
+            InputError: the checkpoint holds other arrays than `state` (lists them all); or all are damaged.
+        """
+        problems = self._set_aside()
         step = self.newest
         if step is None:
-            raise InputError(f"{self.folder}: expected a checkpoint, there is none")
+            if problems:
+                raise InputError(
+                    "\n  ".join([f"{self.folder}: no checkpoint is as it was written:", *problems])
+                    + f"\nThey are in {self.folder.parent / DAMAGED} now; the same command starts from the beginning"
+                )
+            return None
         wanted = _named(state)
         saved = self._checkpointer.metadata(step)
         _compare(wanted, saved.metadata, f"{self.folder}, step {step}")
@@ -64,9 +144,22 @@ class Checkpoints:
         tree = jax.tree.structure(state)
         return jax.tree.unflatten(tree, [loaded["state"][name] for name in wanted]), saved.custom_metadata, step
 
-    def wait(self) -> None:
-        """Until every save is on disk."""
-        self._checkpointer.wait()
+    def _set_aside(self) -> list[str]:
+        """Move damaged checkpoints away, from the newest to the first that is not; what is wrong with each."""
+        problems = []
+        for step in reversed(self.steps):
+            problem = damage(self.folder / str(step))
+            if problem is None:
+                break
+            problems.append(f"step {step}: {problem}")
+            logging.getLogger(__name__).warning("damaged checkpoint, not used: step %d: %s", step, problem)
+            place = self.folder.parent / DAMAGED
+            place.mkdir(exist_ok=True)
+            taken = sum(1 for _ in place.glob(f"{step}.*"))
+            shutil.move(self.folder / str(step), place / f"{step}.{taken}")
+        if problems:
+            self._checkpointer.reload()
+        return problems
 
 
 def _named(state: Any) -> dict[str, jax.Array]:

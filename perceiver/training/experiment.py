@@ -43,6 +43,9 @@ class Experiment:
     companions: smaller or other experiments trained in the same run and reported beside, by name.
     summary: figures of all companions together, from their test figures by name.
     pretraining: an experiment that is trained first; parameters of the same name and shape start from its best model.
+    most_nonfinite: steps in a row whose loss or gradients are not finite before the run ends; each is left out.
+    spike: deviations above its usual height (see `training.spikes`) at which a reported loss sends the run back to its
+        newest checkpoint, to go on behind the data that it had reached; None never does. most_rollbacks: how often.
     """
 
     name: str
@@ -66,9 +69,12 @@ class Experiment:
     companions: Mapping[str, "Experiment"] = dataclasses.field(default_factory=dict)
     summary: Callable[[Mapping[str, Scores]], Scores] = lambda _: {}
     pretraining: "Experiment | None" = None
+    most_nonfinite: int = 10
+    spike: float | None = None
+    most_rollbacks: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "checkpoint_every"):
+        for name in ("steps", "batch", "validate_every", "checkpoint_every", "most_nonfinite"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"Experiment.{name} must be at least 1, got {getattr(self, name)}")
         if self.model.weights is not Weights.FLOAT32:
@@ -77,3 +83,5 @@ class Experiment:
             )
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise ConfigError(f"Experiment.ema must be between 0 and 1, got {self.ema}")
+        if self.spike is not None and not self.spike > 0.0:
+            raise ConfigError(f"Experiment.spike must be above 0, got {self.spike}")

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ from flax import nnx
 from perceiver.config import types_in
 from perceiver.errors import InputError
 from perceiver.model import Perceiver
-from perceiver.pipeline import Batch, iterate
+from perceiver.pipeline import Batch, digest, iterate
 from perceiver.pretrained import from_pretrained
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
+from perceiver.training.faults import NonFinite, TrainingError, describe, kept_where
+from perceiver.training.lock import held
 from perceiver.training.metrics import Bar, Log, Mean
-
-
-class TrainingError(RuntimeError):
-    """The run cannot go on; the message says where it stopped and what to try."""
+from perceiver.training.spikes import Spikes
+from perceiver.training.stopping import Stopping
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm.
+    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm; faults
+    are the steps that changed nothing but their number.
 
     Arrays alone, without Flax's variables around them: those are taken apart in Python, at every step.
     """
@@ -39,6 +41,7 @@ class TrainState:
     statistics: nnx.State
     optimizer: optax.OptState
     ema: nnx.State | None
+    faults: NonFinite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Outcome:
     """How a run ended.
 
     step: updates made in all. finished: whether that is all of them. compilations: of the training step in this
-    process. seconds: spent over all sessions of the run, compilation and validation included.
+    process. seconds: spent over all sessions of the run, compilation and validation included. stopped_by: the signal
+    that ended it early. faults: steps, and rollbacks, that went wrong and were made good, by what they are.
     """
 
     step: int
@@ -55,6 +59,8 @@ class Outcome:
     best_step: int
     compilations: int
     seconds: float
+    stopped_by: signal.Signals | None = None
+    faults: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 class Trainer:
@@ -78,15 +84,17 @@ class Trainer:
         ema = None if self.experiment.ema is None else _copied(parameters)
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
-        return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema)
+        return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
 
     def model(self, state: TrainState) -> Perceiver:
         """The model to evaluate: the average where one is kept. It owns its arrays, so training may go on."""
         kept = state.parameters if state.ema is None else state.ema
         return nnx.merge(self.graph, *_copied((kept, state.statistics)))
 
-    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        self.compilations += 1  # runs when JAX traces, which is once per compilation
+    def gradients(
+        self, state: TrainState, batch: Batch
+    ) -> tuple[jax.Array, dict[str, jax.Array], nnx.State, nnx.State]:
+        """A step's loss, metrics, new statistics and gradients."""
         key = jax.random.fold_in(self._key, state.step)
 
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
@@ -95,11 +103,20 @@ class Trainer:
             return loss, (metrics, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
 
         (loss, (metrics, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
+        return loss, metrics, statistics, gradients
+
+    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        self.compilations += 1  # runs when JAX traces, which is once per compilation
+        loss, metrics, statistics, gradients = self.gradients(state, batch)
         updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         ema = None if state.ema is None else self._averaged(state.ema, parameters, state.step)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)} | metrics
-        return TrainState(state.step + 1, parameters, statistics, optimizer, ema), metrics
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        faults = state.faults.after(finite, state.step + 1)
+        new = TrainState(state.step, parameters, statistics, optimizer, ema, state.faults)
+        new = dataclasses.replace(kept_where(finite, new, state), step=state.step + 1, faults=faults)
+        return new, {"loss": loss, "gradient_norm": norm, "finite": finite} | metrics
 
     def _averaged(self, ema: nnx.State, parameters: nnx.State, step: jax.Array) -> nnx.State:
         """The usual moving average with a shorter memory at the start, so that it forgets the first parameters."""
@@ -126,17 +143,27 @@ def _copied(tree: Any) -> Any:
 def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
-    An experiment's pretraining goes first, to its end, in workdir/pretraining.
+    An experiment's pretraining goes first, to its end, in workdir/pretraining. SIGTERM and Ctrl-C end the session after
+    the step under way, saved; then, as with `stop_at`, a later call goes on.
 
-    stop_at: end this session after that many updates in all, as if interrupted; a later call goes on.
+    stop_at: end this session after that many updates in all, as if interrupted.
 
     Raises:
-        TrainingError: the loss is not finite.
-        InputError: workdir holds the checkpoints of another model; or too many samples are bad.
+        TrainingError: the loss or its gradients are not finite too often.
+        SaveError: a checkpoint cannot be written.
+        InputError: workdir is in use, cannot be written to, or holds the checkpoints of another model or other data; or
+            too many samples are bad.
     """
+    with held(workdir), Stopping() as stopping:
+        return _fit(experiment, workdir, stop_at, log_every, stopping)
+
+
+def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, log_every: int, stopping: Stopping) -> Outcome:
     pretrained = None
     if experiment.pretraining is not None:
-        fit(experiment.pretraining, workdir / "pretraining", log_every=log_every)
+        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, stopping)
+        if not before.finished:
+            return dataclasses.replace(before, step=0)
         types = types_in(experiment.pretraining.model)
         pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
     trainer = Trainer(experiment, pretrained)
@@ -147,7 +174,7 @@ def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, lo
         with Log(workdir, session.done) as log, Bar(title, experiment.steps, session.done) as bar:
             if session.done:
                 bar.say(f"{title}: goes on after step {session.done} of {experiment.steps}")
-            session.run(last, log_every, log, bar)
+            session.run(last, log_every, log, bar, stopping)
     return Outcome(
         step=session.done,
         finished=session.done >= experiment.steps,
@@ -155,39 +182,66 @@ def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, lo
         best_step=session.best_step,
         compilations=trainer.compilations,
         seconds=session.seconds(),
+        stopped_by=stopping.signal,
+        faults={"nonfinite_steps": int(session.state.faults.total), "rollbacks": session.rollbacks},
     )
 
 
 class _Session:
-    """One process's share of a run."""
+    """One process's share of a run.
+
+    position: batches taken from the stream, which are more than the steps once a run was rolled back.
+    """
 
     def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path):
         self.trainer, self.checkpoints, self.workdir = trainer, checkpoints, workdir
         self.experiment = trainer.experiment
         self.iterator = iterate(self.experiment.batches)
         self.state = trainer.start()
-        self.done, self.best, self.best_step, self.before = 0, -math.inf, 0, 0.0
+        self.done, self.position, self.rollbacks = 0, 0, 0
+        self.best, self.best_step, self.before = -math.inf, 0, 0.0
+        self.spikes = None if self.experiment.spike is None else Spikes(self.experiment.spike)
         self._started = time.perf_counter()
-        if checkpoints.newest is not None:
-            self.state, record, self.done = checkpoints.restore(self.state, self.iterator)
-            self.best_step, self.before = record["best_step"], record["seconds"]
-            self.best = -math.inf if record["best"] is None else record["best"]
-            if self.experiment.skipped is not None:
-                self.experiment.skipped.restore(record.get("skipped", {}))
+        restored = checkpoints.restore(self.state, self.iterator) if checkpoints.newest is not None else None
+        if restored is not None:
+            self.state, record, self.done = restored
+            self._take(record)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        """Go on with what a checkpoint noted.
+
+        Raises:
+            InputError: the data are not those that the run was trained on.
+        """
+        self.best_step, self.before = record["best_step"], record["seconds"]
+        self.best = -math.inf if record["best"] is None else record["best"]
+        self.position, self.rollbacks = record["position"], record["rollbacks"]
+        if self.experiment.skipped is not None:
+            self.experiment.skipped.restore(record.get("skipped", {}))
+        if digest(self.experiment.batches[self.position - 1]) != record["batch"]:
+            raise InputError(
+                f"{self.workdir}: batch {self.position} of the data is not the one that step {self.done} was trained "
+                "on, so the run cannot go on as if it had not stopped: the dataset, its augmentation or a library "
+                "that reads it has changed. Bring it back, or train in another --workdir"
+            )
 
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self._started
 
-    def run(self, last: int, log_every: int, log: Log, bar: Bar) -> None:
+    def run(self, last: int, log_every: int, log: Log, bar: Bar, stopping: Stopping) -> None:
         means = Mean()
         while self.done < last:
-            self.state, metrics = self.trainer.step(self.state, next(self.iterator))
-            self.done += 1
+            batch = next(self.iterator)
+            self.state, metrics = self.trainer.step(self.state, batch)
+            self.done, self.position = self.done + 1, self.position + 1
             means.add(metrics)
             bar.advance()
-            final = self.done == last
+            final = self.done == last or stopping.signal is not None
             if self.done % log_every == 0 or final:
-                self._report(means.take(self.experiment.batch), log, bar)
+                loss = self._report(means.take(self.experiment.batch), log, bar)
+                if self.spikes is not None and self.spikes.is_one(loss):
+                    self._roll_back(loss, log, bar)
+                    continue
             validate = self.done % self.experiment.validate_every == 0 or self.done == self.experiment.steps
             save = self.done % self.experiment.checkpoint_every == 0 or final
             if not (validate or save):
@@ -197,16 +251,48 @@ class _Session:
                 if validate:
                     self._validate(log, bar)
                 if save:
-                    self._save()
+                    self._save(batch)
+            if final:
+                break
+        if stopping.signal is not None:
+            bar.say(f"{self.experiment.name}: {stopping.signal.name} came; saving step {self.done}")
 
-    def _report(self, values: dict[str, float], log: Log, bar: Bar) -> None:
+    def _report(self, values: dict[str, float], log: Log, bar: Bar) -> float:
         log.write(self.done, "train", values)
         bar.show(self.done, values)
-        if not math.isfinite(values["loss"]):
+        in_a_row = int(self.state.faults.in_a_row)
+        if in_a_row >= min(self.experiment.most_nonfinite, self.done):
+            path = describe(self.trainer, self.state, self.position - self.done, self.workdir)
             raise TrainingError(
-                f"{self.workdir}: the loss became {values['loss']} before step {self.done}; the last checkpoint is "
-                f"step {self.checkpoints.newest or 'none'}: try a lower learning rate or a stronger clip"
+                f"{self.workdir}: the loss ({values['loss']:.4g}) or its gradients are not finite, {in_a_row} step(s) "
+                f"in a row up to step {int(self.state.faults.last)}, which were left out; the last checkpoint is step "
+                f"{self.checkpoints.newest or 'none'}. {path} says which samples and which part of the model: look at "
+                "them, try a lower learning rate or a stronger clip"
             )
+        return values["loss"]
+
+    def _roll_back(self, loss: float, log: Log, bar: Bar) -> None:
+        """To the newest checkpoint, but not to its place in the data: what made the loss jump is left out.
+
+        Raises:
+            TrainingError: there is none, or it has happened too often.
+        """
+        assert self.spikes is not None
+        self.checkpoints.wait()
+        said = f"the loss rose to {loss:.4f} before step {self.done}, from about {self.spikes.usual:.4f}"
+        if self.rollbacks >= self.experiment.most_rollbacks:
+            raise TrainingError(
+                f"{self.workdir}: {said}, after {self.rollbacks} rollbacks: try a lower learning rate or a longer "
+                "warm-up"
+            )
+        restored = self.checkpoints.restore(self.state, iterate(self.experiment.batches))
+        if restored is None:
+            raise TrainingError(f"{self.workdir}: {said}, and there is no checkpoint yet to go back to")
+        self.state, _, self.done = restored
+        self.rollbacks += 1
+        log.rewind(self.done)
+        bar.rewind(self.done)
+        bar.say(f"{self.experiment.name}: {said}; back to step {self.done}, the data goes on")
 
     def _validate(self, log: Log, bar: Bar) -> None:
         model = self.trainer.model(self.state)
@@ -222,9 +308,15 @@ class _Session:
             self.best, self.best_step = float(scores[self.experiment.best]), self.done
             model.save(self.workdir / "model")
 
-    def _save(self) -> None:
-        best = self.best if math.isfinite(self.best) else None
-        record: dict[str, Any] = {"best": best, "best_step": self.best_step, "seconds": self.seconds()}
+    def _save(self, batch: Batch) -> None:
+        record: dict[str, Any] = {
+            "best": self.best if math.isfinite(self.best) else None,
+            "best_step": self.best_step,
+            "seconds": self.seconds(),
+            "position": self.position,
+            "rollbacks": self.rollbacks,
+            "batch": digest(batch),
+        }
         if self.experiment.skipped is not None:
             record["skipped"] = self.experiment.skipped.problems
         self.checkpoints.save(self.done, self.state, self.iterator, record)

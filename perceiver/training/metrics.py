@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -27,6 +28,12 @@ class Log:
 
     def __enter__(self) -> "Log":
         return self
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of later steps, which a run that goes back makes again."""
+        self._file.close()
+        _truncate(self.path, step)
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by __exit__
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -70,7 +77,10 @@ def _truncate(path: Path, start: int) -> None:
 
 
 class Mean:
-    """Means of device scalars between two reports, fetched only when asked for, so that steps are not waited for."""
+    """Means of device scalars between two reports, fetched only when asked for, so that steps are not waited for.
+
+    A step says by "finite" whether it counts; the mean of that is the share of those that do.
+    """
 
     def __init__(self) -> None:
         self._kept: list[Mapping[str, Any]] = []
@@ -82,7 +92,10 @@ class Mean:
 
     def take(self, batch: int) -> dict[str, float]:
         """Means since the last call, with examples per second; starts anew."""
-        means = {name: float(np.mean([np.asarray(v[name]) for v in self._kept])) for name in self._kept[-1]}
+        kept = jax.device_get(self._kept)
+        counted = [values for values in kept if values["finite"]] or kept
+        means = {name: float(np.mean([values[name] for values in counted])) for name in kept[-1]}
+        means["finite"] = float(np.mean([values["finite"] for values in kept]))
         now = time.perf_counter()
         means["examples_per_second"] = len(self._kept) * batch / (now - self._since)
         self._kept, self._since = [], now
@@ -135,6 +148,10 @@ class Bar:
     def advance(self) -> None:
         """One step done."""
         self._progress.advance(self._task)
+
+    def rewind(self, step: int) -> None:
+        """Back to an earlier step."""
+        self._progress.update(self._task, completed=step)
 
     def show(self, step: int, means: Mapping[str, float]) -> None:
         """New means of the training metrics."""

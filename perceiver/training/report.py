@@ -20,6 +20,7 @@ from perceiver.pretrained import from_pretrained
 from perceiver.saving import dump, read_json
 from perceiver.training.experiment import Experiment, Scores
 from perceiver.training.load import folder_of
+from perceiver.training.lock import held
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log
 
@@ -37,18 +38,27 @@ class Finished:
 def run(
     experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], *, stop_at: int | None = None
 ) -> Finished | Outcome:
-    """Train to the end and write the report; or train to `stop_at` and give the outcome so far."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    claim(experiment.name, workdir, arguments)
-    outcome = fit(experiment, workdir, stop_at=stop_at)
-    if not outcome.finished:
-        return outcome
+    """Train to the end and write the report; or train to `stop_at`, or a signal, and give the outcome so far."""
+    with held(workdir):
+        claim(experiment.name, workdir, arguments)
+        outcome = fit(experiment, workdir, stop_at=stop_at)
+        if not outcome.finished or outcome.stopped_by is not None:
+            return outcome
+        return _reported(experiment, workdir, arguments, outcome)
+
+
+def _reported(
+    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], outcome: Outcome
+) -> Finished | Outcome:
+    """Train the companions and write the report; or the outcome of a companion that was interrupted."""
     started = time.perf_counter()
     report = {"name": experiment.name} | scores(experiment, workdir)
     companions = {}
     for name, companion in experiment.companions.items():
         place = workdir / folder_of(name)
         ended = fit(companion, place)
+        if not ended.finished or ended.stopped_by is not None:
+            return ended
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
         companions[name] |= left_out(companion)
         companions[name]["gained_together"] = gains(report["test"], companions[name]["test"])
@@ -67,6 +77,7 @@ def run(
             "compilations": outcome.compilations,
             "parameters": parameter_count(_kept(experiment, workdir)),
             **left_out(experiment),
+            **{name: count for name, count in outcome.faults.items() if count},
         },
         "arguments": {name: _plain(value) for name, value in arguments.items()},
         "machine": machine(),

@@ -28,17 +28,19 @@ from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import iterate, training_stream
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
-from perceiver.training.loop import Trainer, TrainingError, fit
+from perceiver.training.loop import Trainer, fit
 from perceiver.training.optimizers import adamw, lamb, warmup_cosine
 
 STEPS = 4
 
 
 def tiny_experiment(
-    *, channels=16, compute=Compute.FLOAT32, optimizer=None, ema=0.9, poison=None, encoder=None, **changes
+    *, channels=16, compute=Compute.FLOAT32, optimizer=None, ema=0.9, broken=None, encoder=None, **changes
 ):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 4, 4, 1), np.float32), rng.integers(0, 3, 40).astype(np.int32)
+    if broken is not None:
+        images[broken] = np.nan
     config = PerceiverConfig(
         inputs={"image": Image((4, 4, 1), position=Fourier(2))},
         encoder=Encoder(4, channels, 2, latent=Block(heads=2, dropout=0.2), **(encoder or {})),
@@ -52,13 +54,11 @@ def tiny_experiment(
 
     def objective(model, batch, key):
         logits = model(batch["inputs"], key=key)["label"]
-        if poison is not None:
-            logits = logits * poison
         labels = batch["targets"]["label"]
         return cross_entropy(logits, labels), {"accuracy": accuracy(logits, labels)}
 
     def validate(model):
-        return {"accuracy": float((ask(model, {"image": images})["label"].argmax(-1) == labels).mean())}
+        return {"accuracy": float((ask(model, {"image": np.nan_to_num(images)})["label"].argmax(-1) == labels).mean())}
 
     given = {
         "name": "tiny",
@@ -217,11 +217,6 @@ def test_the_average_is_evaluated_and_differs_from_the_parameters(whole):
     averaged = jax.tree.leaves(state.ema)
     assert any(np.array_equal(kept.encoder.latents[...], leaf) for leaf in averaged)
     assert np.isfinite(ask(kept, probe)["label"]).all()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
-    with pytest.raises(TrainingError, match="nan before step 1; the last checkpoint is step none"):
-        fit(tiny_experiment(poison=jnp.nan), tmp_path, log_every=1)
 
 
 def test_checkpoints_of_another_model_are_refused_with_what_differs(finished):

@@ -41,9 +41,9 @@ def test_a_folder_without_metrics_is_named(tmp_path):
 def test_means_are_over_the_steps_since_the_last_report():
     mean = Mean()
     for value in (1.0, 3.0):
-        mean.add({"loss": value})
+        mean.add({"loss": value, "finite": True})
     assert mean.take(batch=8)["loss"] == 2.0
-    mean.add({"loss": 7.0})
+    mean.add({"loss": 7.0, "finite": True})
     taken = mean.take(batch=8)
     assert taken["loss"] == 7.0
     assert taken["examples_per_second"] > 0
