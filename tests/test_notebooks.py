@@ -12,6 +12,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # The kernel's own libraries warn about their event loops; the notebook's code runs in another process.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
 def test_notebook_runs_and_draws(path, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # those of the tests make programs that compile fast and run slowly
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own backend puts pictures into its outputs
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
