@@ -78,7 +78,7 @@ def row(experiment: Experiment, threads: int, seconds: float) -> dict[str, Any]:
     """One experiment's figures, by the names of COLUMNS."""
     trainer = Trainer(experiment)
     state = trainer.start()
-    data = iterate(experiment.batches, threads)
+    data = iterate(experiment.batches, threads=threads)
     try:
         alone = rate(lambda: next(data), seconds)
         held = next(data)
@@ -91,7 +91,7 @@ def row(experiment: Experiment, threads: int, seconds: float) -> dict[str, Any]:
         return metrics["loss"]
 
     taken = rate(lambda: step(held), seconds)
-    data = iterate(experiment.batches, threads)
+    data = iterate(experiment.batches, threads=threads)
     try:
         together = rate(lambda: step(next(data)), seconds)
     finally:

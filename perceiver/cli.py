@@ -1,6 +1,7 @@
 """The `perceiver` command, and training; what is about a finished model is in `cli_evaluate` and `cli_models`."""
 
 import dataclasses
+import errno
 import functools
 import inspect as introspection
 import os
@@ -23,6 +24,7 @@ from perceiver.training.load import load_experiment
 
 if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
+    from perceiver.training.sharding import MeshShape
 
 USAGE = """\
 perceiver: one JAX model for any sensor.
@@ -39,6 +41,7 @@ Each command explains itself:  perceiver train --help"""
 SMOKE_STEPS = 4
 DIVERGED, UNSAVED = 3, 4
 """Exit codes of a training run that cannot go on, beside 2 for what it was given and 128 + n for the signal n."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -73,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         codes: dict[type[Exception], int] = {TrainingError: DIVERGED, SaveError: UNSAVED}
         fail(str(error), code=codes.get(type(error), 2))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror}; what was saved before is kept, and the same command goes on", code=UNSAVED)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from the last checkpoint", code=130)
 
@@ -128,6 +136,10 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
         workdir: Path | None = None,
         stop_at: int | None = None,
         smoke: bool = False,
+        mesh: str | None = None,
+        coordinator: str | None = None,
+        processes: int | None = None,
+        process: int | None = None,
     ) -> None:
         """Train.
 
@@ -137,25 +149,44 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
             workdir: Folder of the run; runs/NAME unless given. Training goes on where such a folder stopped.
             stop_at: End after this many steps in all, as if interrupted.
             smoke: Take a few steps only, to see that everything works.
+            mesh: Devices to share the work, such as data=4,fsdp=2; one unless given. See docs/training.md.
+            coordinator: Host and port of the first of several processes; found out where a cluster's launcher says.
+            processes: How many there are.
+            process: Which one this is, from 0.
         """
+        from perceiver.training.processes import found, join
+
+        join(found(os.environ, coordinator, processes, process))
         experiment = build(**options)
         if smoke:
             experiment = shortened(experiment)
         place = workdir or Path("runs") / (experiment.name + ("-smoke" if smoke else ""))
-        _run(experiment, place, options | ({"smoke": True} if smoke else {}), stop_at)
+        from perceiver.training.sharding import MeshShape
+
+        shape = None if mesh is None else MeshShape.parse(mesh)
+        _run(experiment, place, options | ({"smoke": True} if smoke else {}), stop_at, shape)
 
     return command
 
 
-def _run(experiment: "Experiment", workdir: Path, options: Mapping[str, Any], stop_at: int | None) -> None:
+def _run(
+    experiment: "Experiment",
+    workdir: Path,
+    options: Mapping[str, Any],
+    stop_at: int | None,
+    mesh: "MeshShape | None",
+) -> None:
+    from perceiver.training.processes import first
     from perceiver.training.report import Finished, run
 
-    ended = run(experiment, workdir, options, stop_at=stop_at)
-    console = Console()
+    ended = run(experiment, workdir, options, stop_at=stop_at, mesh=mesh)
+    console = Console(quiet=not first())
     if not isinstance(ended, Finished):
         if ended.stopped_by is not None:
             fail(f"stopped by {ended.stopped_by.name}; the same command goes on", code=128 + ended.stopped_by)
         console.print(f"stopped after step {ended.step}; the same command without --stop-at goes on", highlight=False)
+        return
+    if not first():
         return
     console.print(Markdown(_without_pictures((workdir / "report.md").read_text(encoding="utf-8"))))
     files = ", ".join(sorted(p.name for p in workdir.iterdir() if p.suffix in (".json", ".md", ".png")))

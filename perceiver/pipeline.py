@@ -1,5 +1,6 @@
-"""From a random-access source to batches, through Grain: seeded, resumable, the same on any number of threads."""
+"""From a random-access source to batches, through Grain: seeded, from any number on, the same on any threads."""
 
+import abc
 import bisect
 import functools
 import hashlib
@@ -113,6 +114,67 @@ class Skipped:
             self._problems |= problems
 
 
+class Stream(grain.MapDataset):
+    """An endless row of batches, each of which depends on nothing but its number."""
+
+    @abc.abstractmethod
+    def shared(self, process: int, processes: int) -> "Stream":
+        """What one of several processes makes of it: its rows of each batch, those of all in order being the batch."""
+
+    @abc.abstractmethod
+    def item_numbers(self, number: int) -> list[list[int]]:
+        """Which items of its source are in a batch, counted from 0; for each source that it is made from."""
+
+
+class _Batches(Stream):
+    """Rows of batches of so many samples each."""
+
+    def __init__(self, samples: grain.MapDataset, numbers: grain.MapDataset, size: int, rows: range):
+        super().__init__(samples)
+        self._numbers, self._size, self._rows = numbers, size, rows
+
+    def __len__(self) -> int:
+        return len(self.parents[0]) // self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        return stack([self.parents[0][index * self._size + row] for row in self._rows])
+
+    def shared(self, process: int, processes: int) -> "_Batches":
+        """See Stream."""
+        ends = [self._size * number // processes for number in (process, process + 1)]
+        return _Batches(self.parents[0], self._numbers, self._size, range(*ends))
+
+    def item_numbers(self, number: int) -> list[list[int]]:
+        """See Stream."""
+        return [[int(self._numbers[number * self._size + row]) for row in self._rows]]
+
+
+class _Together(Stream):
+    """Several streams side by side; see `together`."""
+
+    def __init__(self, streams: Sequence[Stream]):
+        super().__init__(streams)
+        self._streams = list(streams)
+
+    def __len__(self) -> int:
+        return min(len(stream) for stream in self._streams)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        return merged([stream[index] for stream in self._streams])
+
+    def shared(self, process: int, processes: int) -> "_Together":
+        """See Stream."""
+        return _Together([stream.shared(process, processes) for stream in self._streams])
+
+    def item_numbers(self, number: int) -> list[list[int]]:
+        """See Stream."""
+        return [numbers for stream in self._streams for numbers in stream.item_numbers(number)]
+
+
 def training_stream(
     source: Source,
     transform: Transform,
@@ -121,7 +183,7 @@ def training_stream(
     batch: int,
     skipped: Skipped | None = None,
     name: str = "item",
-) -> grain.MapDataset:
+) -> Stream:
     """An endless stream of batches, reshuffled each epoch.
 
     In place of an item that cannot be read or transformed (an InputError) comes the next of the source that can, with
@@ -138,7 +200,7 @@ def training_stream(
     noted = Skipped() if skipped is None else skipped
     draw = functools.partial(_first_good, source=source, transform=transform, skipped=noted, name=name)
     numbers = grain.MapDataset.source(range(len(source))).seed(seed).shuffle()
-    return numbers.random_map(draw).repeat().batch(batch, drop_remainder=True)
+    return _Batches(numbers.random_map(draw).repeat(), numbers, batch, range(batch))
 
 
 def _first_good(
@@ -158,12 +220,12 @@ def _first_good(
     raise InputError(f"all {count} samples of the training source are bad; {name} {place}: {problem}")
 
 
-def together(streams: Sequence[grain.MapDataset]) -> grain.MapDataset:
+def together(streams: Sequence[Stream]) -> Stream:
     """Several streams as one: row i of each batch holds the i-th sample of every stream, side by side.
 
     No two streams may give an input or a target of the same name.
     """
-    return grain.experimental.ZipMapDataset(list(streams)).map(merged)
+    return _Together(streams)
 
 
 def merged(batches: Sequence[Batch]) -> Batch:
@@ -182,18 +244,9 @@ def merged(batches: Sequence[Batch]) -> Batch:
     return whole
 
 
-def iterate(stream: grain.MapDataset, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
-    """An iterator with a position that can be saved; `ahead` batches are prepared by `threads` in the background."""
-    return iter(stream.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
-
-
-def item_numbers(stream: grain.MapDataset, start: int, count: int) -> list[list[int]]:
-    """Which items of its source are the samples from the `start`-th on, of each `training_stream` within a stream."""
-    if not stream.parents:
-        return []
-    if isinstance(stream[0], int | np.integer):
-        return [[int(stream[start + i]) for i in range(count)]]
-    return [numbers for parent in stream.parents for numbers in item_numbers(parent, start, count)]
+def iterate(stream: grain.MapDataset, start: int = 0, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
+    """The batches from number `start` on; `ahead` of them are prepared by `threads` in the background."""
+    return iter(stream[start:].to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
 
 
 def digest(batch: Batch) -> str:

@@ -88,12 +88,12 @@ def _training(config: ModelConfig, case: Training | Contrastive) -> Built:
 
 def experiment(config: Any, objective: Objective, batch: int) -> Experiment:
     """What the training step takes of an experiment; there is no stream of batches, no validation and no test."""
-    import grain
+    from perceiver.pipeline import training_stream
 
     return Experiment(
         name="benchmark",
         model=config,
-        batches=grain.MapDataset.range(1),
+        batches=training_stream(range(1), lambda item, rng: {}, seed=0, batch=batch),
         objective=objective,
         optimizer=adamw(1e-4, weight_decay=0.01, b2=0.999),
         steps=1,

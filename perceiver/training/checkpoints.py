@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: arrays, the data iterator's position and a small record, through Orbax.
+"""Checkpoints of a training run: arrays and a small record, such as the place in the data, through Orbax.
 
 This is the only module that knows Orbax. Arrays are stored by name, so that no container class is part of the format.
 A checkpoint is written aside and moved into place, then sealed with the sha256 of its files: one without that was not
@@ -17,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from perceiver.errors import InputError
 from perceiver.training.manifest import damage, seal, sealed
+from perceiver.training.processes import first, meet
 
 Record = Mapping[str, Any]
 
@@ -42,9 +43,10 @@ class Checkpoints:
         )
         self._saving: threading.Thread | None = None
         self._failure: tuple[int, BaseException] | None = None
-        for step in self.steps:
+        for step in self.steps if first() else ():
             if not sealed(self.folder / str(step)):
                 shutil.rmtree(self.folder / str(step))
+        meet("unfinished checkpoints are gone")
         self._checkpointer.reload()
 
     def __enter__(self) -> "Checkpoints":
@@ -69,10 +71,10 @@ class Checkpoints:
         """Step of the newest checkpoint."""
         return max(self.steps, default=None)
 
-    def save(self, step: int, state: Any, iterator: Any, record: Record) -> None:
+    def save(self, step: int, state: Any, record: Record) -> None:
         """Start saving; the arrays are copied before this returns, the writing goes on beside the training.
 
-        state: a pytree of arrays. iterator: a Grain iterator. record: JSON.
+        state: a pytree of arrays. record: JSON.
 
         Raises:
             SaveError: this save, or the one before, failed; such as on a full disk. Earlier checkpoints stay.
@@ -80,7 +82,7 @@ class Checkpoints:
         self.wait()
         try:
             writing = self._checkpointer.save_checkpointables_async(
-                step, {"state": _named(state), "data": iterator}, custom_metadata=dict(record), force=True
+                step, {"state": _named(state)}, custom_metadata=dict(record), force=True
             )
         except (OSError, ValueError) as error:  # ValueError: how tensorstore says that a file cannot be written
             self._failure = step, error
@@ -91,7 +93,8 @@ class Checkpoints:
     def _finish(self, step: int, writing: Any) -> None:
         try:
             writing.result()
-            seal(self.folder / str(step))
+            if first():
+                seal(self.folder / str(step))
         except BaseException as error:  # raised by `wait`, in the run's own thread
             self._failure = step, error
 
@@ -118,16 +121,18 @@ class Checkpoints:
         kept = "none was saved before" if self.newest is None else f"step {self.newest} is kept"
         raise SaveError(f"{self.folder}: step {step} could not be saved: {error}\n{kept}") from error
 
-    def restore(self, state: Any, iterator: Any) -> tuple[Any, Record, int] | None:
+    def restore(self, state: Any) -> tuple[Any, Record, int] | None:
         """The newest checkpoint that is as it was written: the state in the structure of `state`, on its devices, the
-        record and the step; moves `iterator`. None where there is no checkpoint at all.
+        record and the step. None where there is no checkpoint at all.
 
         Newer ones that are damaged are named in a warning and moved to the folder `damaged` beside.
 
         Raises:
             InputError: the checkpoint holds other arrays than `state` (lists them all); or all are damaged.
         """
-        problems = self._set_aside()
+        problems = self._set_aside() if first() else []
+        meet("damaged checkpoints are gone")
+        self._checkpointer.reload()
         step = self.newest
         if step is None:
             if problems:
@@ -140,7 +145,7 @@ class Checkpoints:
         saved = self._checkpointer.metadata(step)
         _compare(wanted, saved.metadata, f"{self.folder}, step {step}")
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), wanted)
-        loaded = self._checkpointer.load_checkpointables(step, {"state": abstract, "data": iterator})
+        loaded = self._checkpointer.load_checkpointables(step, {"state": abstract})
         tree = jax.tree.structure(state)
         return jax.tree.unflatten(tree, [loaded["state"][name] for name in wanted]), saved.custom_metadata, step
 
@@ -157,8 +162,6 @@ class Checkpoints:
             place.mkdir(exist_ok=True)
             taken = sum(1 for _ in place.glob(f"{step}.*"))
             shutil.move(self.folder / str(step), place / f"{step}.{taken}")
-        if problems:
-            self._checkpointer.reload()
         return problems
 
 

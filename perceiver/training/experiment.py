@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import optax
 
 from perceiver.errors import ConfigError
 from perceiver.model import Perceiver, PerceiverConfig
-from perceiver.pipeline import Batch, Skipped
+from perceiver.pipeline import Batch, Skipped, Stream
 from perceiver.quantised import Weights
 
 Objective = Callable[[Perceiver, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
@@ -50,7 +49,7 @@ class Experiment:
 
     name: str
     model: PerceiverConfig
-    batches: grain.MapDataset
+    batches: Stream
     objective: Objective
     optimizer: optax.GradientTransformation
     steps: int

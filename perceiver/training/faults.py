@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from perceiver.pipeline import item_numbers
 from perceiver.saving import dump
+from perceiver.training.processes import first
 
 if TYPE_CHECKING:
     from perceiver.training.loop import Trainer, TrainState
@@ -57,23 +57,24 @@ def describe(trainer: "Trainer", state: "TrainState", ahead: int, workdir: Path)
 
     ahead: by how many batches the data is ahead of the steps.
     """
-    step, batch = int(state.faults.last), trainer.experiment.batch
-    start = (step - 1 + ahead) * batch
+    step, stream = int(state.faults.last), trainer.experiment.batches
+    number = step - 1 + ahead
     # Nothing has changed since but the number of the step, which the randomness depends on.
     then = dataclasses.replace(state, step=jnp.asarray(step - 1, jnp.int32))
-    held = trainer.experiment.batches[step - 1 + ahead]
+    held = stream[number]
     loss, norms = jax.jit(lambda *given: _norms(trainer, *given))(then, held)
     found = {
         "step": step,
         "steps_in_a_row": int(state.faults.in_a_row),
         "steps_in_all": int(state.faults.total),
-        "items": item_numbers(trainer.experiment.batches, start, batch),
+        "items": stream.item_numbers(number),
         "arrays_not_finite": _not_finite(held),
         "loss": _number(loss),
         "gradient_norms": {name: _number(norm) for name, norm in norms.items()},
     }
     path = workdir / NAME
-    path.write_bytes(dump(found))
+    if first():
+        path.write_bytes(dump(found))
     return path
 
 

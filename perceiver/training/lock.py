@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import platform
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from perceiver.errors import InputError
+from perceiver.training.processes import first
 
 NAME = "run.lock"
 _MINE: set[Path] = set()
@@ -21,13 +23,13 @@ def held(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the file in it says who does, and since when.
 
     It is a lock of the kernel (flock), which ends with its process, so a file that a killed run left behind holds
-    nothing. A process that holds a folder may ask for it again.
+    nothing. A process that holds a folder may ask for it again; of several that share a run, the first holds it.
 
     Raises:
         InputError: another process holds it; who, and for how long. Or the folder cannot be written to.
     """
     path = folder.resolve() / NAME
-    if path in _MINE:
+    if path in _MINE or not first():
         yield
         return
     try:
@@ -40,6 +42,10 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{folder}: {_owner(path)}; wait for it, stop it, or choose another --workdir") from None
+        except OSError as error:  # a bucket mounted as a folder
+            logging.getLogger(__name__).warning(
+                "%s cannot be locked (%s): see that no other run uses it", folder, error
+            )
         file.truncate(0)
         file.write(json.dumps({"process": os.getpid(), "host": platform.node(), "since": time.time()}))
         file.flush()

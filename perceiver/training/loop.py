@@ -10,8 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from perceiver.config import types_in
 from perceiver.errors import InputError
@@ -23,6 +25,8 @@ from perceiver.training.experiment import Experiment
 from perceiver.training.faults import NonFinite, TrainingError, describe, kept_where
 from perceiver.training.lock import held
 from perceiver.training.metrics import Bar, Log, Mean
+from perceiver.training.processes import first, meet
+from perceiver.training.sharding import MeshShape, check_batch, place, shardings, whole
 from perceiver.training.spikes import Spikes
 from perceiver.training.stopping import Stopping
 
@@ -64,32 +68,57 @@ class Outcome:
 
 
 class Trainer:
-    """An experiment's compiled step and the graph of its model."""
+    """An experiment's compiled step and the graph of its model.
 
-    def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None):
-        self.experiment, self.pretrained = experiment, pretrained
+    mesh: devices to train on, where it is more than the first; see `training.sharding`.
+    """
+
+    def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None, mesh: Mesh | None = None):
+        self.experiment, self.pretrained, self.mesh = experiment, pretrained, mesh
         self.compilations = 0
         self.graph = nnx.split(experiment.model.abstract())[0]
         self._key = jax.random.key(experiment.seed + 1)
+        placed = None
+        if mesh is not None:
+            check_batch(experiment.batch, mesh)
+            placed = shardings(jax.eval_shape(self._fresh, self._trained()), mesh), whole(mesh)
+        self._placed = placed
         self.step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
-            self._step, donate_argnums=0
+            self._step, donate_argnums=0, out_shardings=placed
         )
 
     def start(self) -> TrainState:
-        """A fresh state."""
+        """A fresh state; on a mesh, no device ever holds more of it than its part."""
+        if self._placed is None:
+            return self._fresh(self._trained())
+        return jax.jit(self._fresh, out_shardings=self._placed[0])(self._trained())
+
+    def _trained(self) -> nnx.State | None:
+        if self.pretrained is None:
+            return None
+        return jax.tree.map(np.asarray, nnx.as_pure(nnx.state(self.pretrained, nnx.Param)))
+
+    def _fresh(self, trained: nnx.State | None) -> TrainState:
         fresh = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
         parameters, statistics = nnx.as_pure(fresh)
-        if self.pretrained is not None:
-            parameters, _ = carried(parameters, nnx.as_pure(nnx.state(self.pretrained, nnx.Param)))
+        if trained is not None:
+            parameters, _ = carried(parameters, trained)
         ema = None if self.experiment.ema is None else _copied(parameters)
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
         return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
 
+    def placed(self, batch: Batch) -> Batch:
+        """A batch where a step wants it: on a mesh, each device has its samples."""
+        return batch if self.mesh is None else place(batch, self.mesh)
+
     def model(self, state: TrainState) -> Perceiver:
         """The model to evaluate: the average where one is kept. It owns its arrays, so training may go on."""
-        kept = state.parameters if state.ema is None else state.ema
-        return nnx.merge(self.graph, *_copied((kept, state.statistics)))
+        kept = (state.parameters if state.ema is None else state.ema), state.statistics
+        if self.mesh is None:
+            return nnx.merge(self.graph, *_copied(kept))
+        together = jax.jit(lambda tree: tree, out_shardings=whole(self.mesh))(kept)
+        return nnx.merge(self.graph, *jax.tree.map(lambda leaf: leaf.addressable_data(0), together))
 
     def gradients(
         self, state: TrainState, batch: Batch
@@ -140,38 +169,54 @@ def _copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-def fit(experiment: Experiment, workdir: Path, *, stop_at: int | None = None, log_every: int = 20) -> Outcome:
+def fit(
+    experiment: Experiment,
+    workdir: Path,
+    *,
+    stop_at: int | None = None,
+    log_every: int = 20,
+    mesh: MeshShape | None = None,
+) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
     An experiment's pretraining goes first, to its end, in workdir/pretraining. SIGTERM and Ctrl-C end the session after
     the step under way, saved; then, as with `stop_at`, a later call goes on.
 
     stop_at: end this session after that many updates in all, as if interrupted.
+    mesh: how the devices share the work; unless given one device does it, or, of several processes, all devices, each
+        with a part of the batch. A run may go on on another mesh, and with another number of processes.
 
     Raises:
         TrainingError: the loss or its gradients are not finite too often.
         SaveError: a checkpoint cannot be written.
+        ConfigError: the mesh does not fit the devices or the batch.
         InputError: workdir is in use, cannot be written to, or holds the checkpoints of another model or other data; or
             too many samples are bad.
     """
+    if mesh is None and jax.process_count() > 1:
+        mesh = MeshShape(data=jax.device_count())
     with held(workdir), Stopping() as stopping:
-        return _fit(experiment, workdir, stop_at, log_every, stopping)
+        return _fit(experiment, workdir, stop_at, log_every, None if mesh is None else mesh.mesh(), stopping)
 
 
-def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, log_every: int, stopping: Stopping) -> Outcome:
+def _fit(
+    experiment: Experiment, workdir: Path, stop_at: int | None, log_every: int, mesh: Mesh | None, stopping: Stopping
+) -> Outcome:
     pretrained = None
     if experiment.pretraining is not None:
-        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, stopping)
+        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, mesh, stopping)
         if not before.finished:
             return dataclasses.replace(before, step=0)
+        meet("the pretrained model is in place")
         types = types_in(experiment.pretraining.model)
         pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
-    trainer = Trainer(experiment, pretrained)
+    trainer = Trainer(experiment, pretrained, mesh)
     last = experiment.steps if stop_at is None else min(stop_at, experiment.steps)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         session = _Session(trainer, checkpoints, workdir)
         title = experiment.name
-        with Log(workdir, session.done) as log, Bar(title, experiment.steps, session.done) as bar:
+        logs = workdir if first() else workdir / "processes" / str(jax.process_index())
+        with Log(logs, session.done) as log, Bar(title, experiment.steps, session.done, quiet=not first()) as bar:
             if session.done:
                 bar.say(f"{title}: goes on after step {session.done} of {experiment.steps}")
             session.run(last, log_every, log, bar, stopping)
@@ -196,16 +241,17 @@ class _Session:
     def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path):
         self.trainer, self.checkpoints, self.workdir = trainer, checkpoints, workdir
         self.experiment = trainer.experiment
-        self.iterator = iterate(self.experiment.batches)
         self.state = trainer.start()
         self.done, self.position, self.rollbacks = 0, 0, 0
         self.best, self.best_step, self.before = -math.inf, 0, 0.0
         self.spikes = None if self.experiment.spike is None else Spikes(self.experiment.spike)
         self._started = time.perf_counter()
-        restored = checkpoints.restore(self.state, self.iterator) if checkpoints.newest is not None else None
+        restored = checkpoints.restore(self.state)
         if restored is not None:
             self.state, record, self.done = restored
             self._take(record)
+        mine = self.experiment.batches.shared(jax.process_index(), jax.process_count())
+        self.batches = iterate(mine, self.position)
 
     def _take(self, record: Mapping[str, Any]) -> None:
         """Go on with what a checkpoint noted.
@@ -231,12 +277,12 @@ class _Session:
     def run(self, last: int, log_every: int, log: Log, bar: Bar, stopping: Stopping) -> None:
         means = Mean()
         while self.done < last:
-            batch = next(self.iterator)
-            self.state, metrics = self.trainer.step(self.state, batch)
+            batch = next(self.batches)
+            self.state, metrics = self.trainer.step(self.state, self.trainer.placed(batch))
             self.done, self.position = self.done + 1, self.position + 1
             means.add(metrics)
             bar.advance()
-            final = self.done == last or stopping.signal is not None
+            final = stopping.after(self.done) or self.done == last
             if self.done % log_every == 0 or final:
                 loss = self._report(means.take(self.experiment.batch), log, bar)
                 if self.spikes is not None and self.spikes.is_one(loss):
@@ -285,7 +331,7 @@ class _Session:
                 f"{self.workdir}: {said}, after {self.rollbacks} rollbacks: try a lower learning rate or a longer "
                 "warm-up"
             )
-        restored = self.checkpoints.restore(self.state, iterate(self.experiment.batches))
+        restored = self.checkpoints.restore(self.state)
         if restored is None:
             raise TrainingError(f"{self.workdir}: {said}, and there is no checkpoint yet to go back to")
         self.state, _, self.done = restored
@@ -306,9 +352,12 @@ class _Session:
         bar.say(f"{self.experiment.name}: step {self.done}, validation {listed}")
         if scores[self.experiment.best] > self.best:
             self.best, self.best_step = float(scores[self.experiment.best]), self.done
-            model.save(self.workdir / "model")
+            if first():
+                model.save(self.workdir / "model")
 
     def _save(self, batch: Batch) -> None:
+        if jax.process_count() > 1:  # whatever their number
+            batch = self.experiment.batches[self.position - 1]
         record: dict[str, Any] = {
             "best": self.best if math.isfinite(self.best) else None,
             "best_step": self.best_step,
@@ -319,4 +368,4 @@ class _Session:
         }
         if self.experiment.skipped is not None:
             record["skipped"] = self.experiment.skipped.problems
-        self.checkpoints.save(self.done, self.state, self.iterator, record)
+        self.checkpoints.save(self.done, self.state, record)

@@ -21,6 +21,7 @@ class Log:
     """Writes metrics of a run's folder; a resumed run drops what was written after its checkpoint."""
 
     def __init__(self, workdir: Path, start: int):
+        workdir.mkdir(parents=True, exist_ok=True)
         self.path = workdir / "metrics.jsonl"
         _truncate(self.path, start)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by __exit__
@@ -122,10 +123,13 @@ class _Pause:
 
 
 class Bar:
-    """Progress with loss, examples per second and time left; plain lines where the output is not a terminal."""
+    """Progress with loss, examples per second and time left; plain lines where the output is not a terminal.
 
-    def __init__(self, title: str, steps: int, done: int):
-        self._console = Console(stderr=True)
+    quiet: show nothing.
+    """
+
+    def __init__(self, title: str, steps: int, done: int, quiet: bool = False):
+        self._console = Console(stderr=True, quiet=quiet)
         self._title, self._steps = title, steps
         self._printed = time.monotonic()
         columns = (

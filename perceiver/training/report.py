@@ -23,6 +23,8 @@ from perceiver.training.load import folder_of
 from perceiver.training.lock import held
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log
+from perceiver.training.processes import first, meet
+from perceiver.training.sharding import MeshShape
 
 PACKAGES = ("perceiver", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -36,29 +38,37 @@ class Finished:
 
 
 def run(
-    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], *, stop_at: int | None = None
+    experiment: Experiment,
+    workdir: Path,
+    arguments: Mapping[str, Any],
+    *,
+    stop_at: int | None = None,
+    mesh: MeshShape | None = None,
 ) -> Finished | Outcome:
     """Train to the end and write the report; or train to `stop_at`, or a signal, and give the outcome so far."""
     with held(workdir):
-        claim(experiment.name, workdir, arguments)
-        outcome = fit(experiment, workdir, stop_at=stop_at)
+        if first():
+            claim(experiment.name, workdir, arguments)
+        outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh)
         if not outcome.finished or outcome.stopped_by is not None:
             return outcome
-        return _reported(experiment, workdir, arguments, outcome)
+        return _reported(experiment, workdir, arguments, outcome, mesh)
 
 
 def _reported(
-    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], outcome: Outcome
+    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], outcome: Outcome, mesh: MeshShape | None
 ) -> Finished | Outcome:
     """Train the companions and write the report; or the outcome of a companion that was interrupted."""
+    meet("the best model is in place")
     started = time.perf_counter()
     report = {"name": experiment.name} | scores(experiment, workdir)
     companions = {}
     for name, companion in experiment.companions.items():
         place = workdir / folder_of(name)
-        ended = fit(companion, place)
+        ended = fit(companion, place, mesh=mesh)
         if not ended.finished or ended.stopped_by is not None:
             return ended
+        meet("the companion's best model is in place")
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
         companions[name] |= left_out(companion)
         companions[name]["gained_together"] = gains(report["test"], companions[name]["test"])
@@ -82,6 +92,8 @@ def _reported(
         "arguments": {name: _plain(value) for name, value in arguments.items()},
         "machine": machine(),
     }
+    if not first():
+        return Finished(outcome, report)
     (workdir / "report.json").write_bytes(dump(report))
     viz.curves(read_log(workdir), workdir / "curves.png", experiment.name)
     (workdir / "report.md").write_text(markdown(report, workdir), encoding="utf-8")
@@ -92,7 +104,8 @@ def scores(experiment: Experiment, workdir: Path) -> dict[str, Any]:
     """Figures of the kept model on the test split, with baselines, controls and pictures."""
     model = _kept(experiment, workdir)
     untrained = experiment.model.build(experiment.seed)
-    experiment.pictures(model, workdir)
+    if first():
+        experiment.pictures(model, workdir)
     return {
         "test": dict(experiment.test(model)),
         "baselines": dict(experiment.baselines()),

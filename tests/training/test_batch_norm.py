@@ -10,7 +10,6 @@ from flax import nnx
 
 from perceiver import Compute, InputError, from_pretrained
 from perceiver.inference import ask
-from perceiver.pipeline import iterate
 from perceiver.saving import flatten
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.loop import Trainer, fit
@@ -74,14 +73,13 @@ def test_a_model_to_evaluate_has_statistics_of_its_own(run):
 
 
 def test_a_checkpoint_without_the_statistics_is_refused(run, tmp_path):
-    experiment, *_, state = run
-    iterator = iterate(experiment.batches)
+    *_, state = run
     without = dataclasses.replace(state, statistics=nnx.State({}))
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(4, without, iterator, {})
+        checkpoints.save(4, without, {})
         checkpoints.wait()
         with pytest.raises(InputError, match=r"(?s)another model.*missing statistics\.adapters\.image.*\.mean\.count"):
-            checkpoints.restore(state, iterator)
+            checkpoints.restore(state)
 
 
 def test_statistics_stay_float32_in_bfloat16(run):

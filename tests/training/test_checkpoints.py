@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from perceiver import InputError
-from perceiver.pipeline import iterate, training_stream
 from perceiver.training import checkpoints as module
 from perceiver.training.checkpoints import Checkpoints, SaveError
 from perceiver.training.lock import NAME, held
@@ -20,19 +19,13 @@ from perceiver.training.manifest import damage, seal, sealed
 STATE = {"a": jnp.arange(6.0).reshape(2, 3), "b": [jnp.zeros((), jnp.int32)]}
 
 
-def data():
-    return iterate(training_stream(range(10), lambda item, rng: {"inputs": {"n": np.int32(item)}}, seed=0, batch=2))
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """Checkpoints of steps 1, 2 and 3, of which the last two stay."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
-    iterator = data()
     with Checkpoints(folder) as checkpoints:
         for step in (1, 2, 3):
-            next(iterator)
-            checkpoints.save(step, jax.tree.map(lambda leaf, step=step: leaf + step, STATE), iterator, {"step": step})
+            checkpoints.save(step, jax.tree.map(lambda leaf, step=step: leaf + step, STATE), {"step": step})
     return folder
 
 
@@ -42,31 +35,24 @@ def folder(written, tmp_path):
 
 
 def restored(folder):
-    iterator = data()
     with Checkpoints(folder) as checkpoints:
-        found = checkpoints.restore(STATE, iterator)
-    return found, iterator
+        return checkpoints.restore(STATE)
 
 
 def files_of(step):
     return sorted(path for path in step.rglob("*") if path.is_file())
 
 
-def test_the_newest_comes_back_with_its_record_and_its_place_in_the_data(folder):
-    (state, record, step), iterator = restored(folder)
+def test_the_newest_comes_back_with_its_record(folder):
+    state, record, step = restored(folder)
     assert (step, record["step"]) == (3, 3)
     np.testing.assert_array_equal(state["a"], np.arange(6.0).reshape(2, 3) + 3)
-    expected = data()
-    for _ in range(3):
-        next(expected)
-    np.testing.assert_array_equal(next(iterator)["inputs"]["n"], next(expected)["inputs"]["n"])
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.steps == [2, 3]
 
 
 def test_nothing_there_is_none(tmp_path):
-    found, _ = restored(tmp_path / "run" / "checkpoints")
-    assert found is None
+    assert restored(tmp_path / "run" / "checkpoints") is None
 
 
 @pytest.mark.parametrize("kind", ["flipped", "shortened", "emptied", "removed", "added"])
@@ -99,13 +85,12 @@ def test_damage_in_any_file_is_named_and_the_one_before_is_used(kind, folder, ca
     # one of them whole way through
     path = chosen[0]
     path.write_bytes(b"not this")
-    found, _ = restored(folder)
-    assert found[2] == 2
+    assert restored(folder)[2] == 2
     assert f"damaged checkpoint, not used: step 3: {path}" in caplog.text
     assert (folder.parent / "damaged" / "3.0").is_dir()
     with Checkpoints(folder) as checkpoints:  # the step can be saved again
-        checkpoints.save(3, STATE, data(), {})
-    assert restored(folder)[0][2] == 3
+        checkpoints.save(3, STATE, {})
+    assert restored(folder)[2] == 3
 
 
 def test_where_all_are_damaged_each_is_named(folder):
@@ -113,13 +98,13 @@ def test_where_all_are_damaged_each_is_named(folder):
         files_of(folder / step)[-1].write_bytes(b"")
     with pytest.raises(InputError, match=r"(?s)no checkpoint is as it was written.*step 3: .*step 2: .*damaged"):
         restored(folder)
-    assert restored(folder)[0] is None
+    assert restored(folder) is None
 
 
 def test_a_save_that_was_not_finished_does_not_count(folder):
     (folder / "3" / "MANIFEST.json").unlink()
     shutil.copytree(folder / "3", folder / "4.orbax-checkpoint-tmp")
-    assert restored(folder)[0][2] == 2
+    assert restored(folder)[2] == 2
     assert sorted(path.name for path in folder.iterdir()) == ["2"]
 
 
@@ -130,23 +115,23 @@ def full(*_):
 def test_a_full_disk_keeps_every_earlier_step_and_says_so(folder, monkeypatch):
     monkeypatch.setattr(module, "seal", full)
     with Checkpoints(folder) as checkpoints:
-        checkpoints.save(4, STATE, data(), {})
+        checkpoints.save(4, STATE, {})
         with pytest.raises(SaveError, match=r"step 4 could not be saved: .*No space left on device\nstep 3 is kept"):
             checkpoints.wait()
     assert sorted(path.name for path in folder.iterdir()) == ["3"]
-    assert restored(folder)[0][2] == 3
+    assert restored(folder)[2] == 3
 
 
 def test_leaving_says_that_the_last_save_failed(folder, monkeypatch):
     monkeypatch.setattr(module, "seal", full)
     with pytest.raises(SaveError, match="step 4"), Checkpoints(folder) as checkpoints:
-        checkpoints.save(4, STATE, data(), {})
+        checkpoints.save(4, STATE, {})
 
 
 def test_what_ended_a_run_is_said_before_a_save_that_failed_too(folder, monkeypatch):
     monkeypatch.setattr(module, "seal", full)
     checkpoints = Checkpoints(folder)
-    checkpoints.save(4, STATE, data(), {})
+    checkpoints.save(4, STATE, {})
     checkpoints.__exit__(KeyError, KeyError("first"), None)
 
 

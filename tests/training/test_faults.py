@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from perceiver import ConfigError, InputError
-from perceiver.pipeline import item_numbers, iterate, training_stream
+from perceiver.pipeline import training_stream
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.faults import TrainingError
 from perceiver.training.loop import Trainer, fit
@@ -23,8 +23,7 @@ BAD = 3
 
 def steps_with(item, experiment, steps=STEPS):
     """Steps, counted from 1, whose batch holds an item."""
-    numbers = item_numbers(experiment.batches, 0, steps * experiment.batch)[0]
-    return [step + 1 for step in range(steps) if item in numbers[step * experiment.batch :][: experiment.batch]]
+    return [step + 1 for step in range(steps) if item in experiment.batches.item_numbers(step)[0]]
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +32,6 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     fit(tiny_experiment(), workdir, log_every=1)
     return workdir, final_state(tiny_experiment(), workdir)
-
-
-def test_item_numbers_are_those_of_the_samples_over_all_epochs():
-    stream = training_stream(range(10), lambda item, rng: {"inputs": {"n": np.int32(item)}}, seed=3, batch=4)
-    batches = [next(iterator) for iterator in [iterate(stream)] for _ in range(7)]
-    seen = np.concatenate([batch["inputs"]["n"] for batch in batches])
-    assert item_numbers(stream, 0, 28) == [seen.tolist()]
-    assert item_numbers(stream, 9, 4) == [seen[9:13].tolist()]
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(tmp_path):
@@ -86,7 +77,7 @@ def test_too_many_in_a_row_end_the_run_and_say_which_samples_and_which_part(tmp_
         fit(dataclasses.replace(experiment, most_nonfinite=2), tmp_path, log_every=2)
     found = json.loads((tmp_path / "nonfinite.json").read_text())
     assert (found["step"], found["steps_in_a_row"], found["steps_in_all"], found["loss"]) == (2, 2, 2, "nan")
-    assert found["items"] == item_numbers(experiment.batches, 8, 8)
+    assert found["items"] == experiment.batches.item_numbers(1)
     assert found["arrays_not_finite"] == {"inputs.image": 8 * 16}
     assert found["gradient_norms"].keys() >= {"encoder.latents", "decoders.label"}
 
@@ -184,7 +175,7 @@ def spiking(item, **changes):
 
 
 def test_a_jump_of_the_loss_goes_back_and_leaves_out_the_data_that_made_it(tmp_path):
-    item = item_numbers(spiking(0).batches, 9 * 8, 1)[0][0]  # in the tenth batch
+    item = spiking(0).batches.item_numbers(9)[0][0]  # in the tenth batch
     experiment = spiking(item)
     assert steps_with(item, experiment, 20) == [10]
     outcome = fit(experiment, tmp_path, log_every=1)
@@ -193,7 +184,7 @@ def test_a_jump_of_the_loss_goes_back_and_leaves_out_the_data_that_made_it(tmp_p
     assert [line["step"] for line in lines] == list(range(1, 17))
     assert max(line["loss"] for line in lines) < 100
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        _, record, step = checkpoints.restore(Trainer(experiment).start(), iterate(experiment.batches))
+        _, record, step = checkpoints.restore(Trainer(experiment).start())
     assert (step, record["position"], record["rollbacks"]) == (16, 18, 1)  # back from 10 to 8
 
     fit(experiment, tmp_path / "parts", stop_at=12, log_every=1)
@@ -202,12 +193,12 @@ def test_a_jump_of_the_loss_goes_back_and_leaves_out_the_data_that_made_it(tmp_p
 
 
 def test_the_same_jump_without_the_option_is_trained_on(tmp_path):
-    item = item_numbers(spiking(0).batches, 9 * 8, 1)[0][0]
+    item = spiking(0).batches.item_numbers(9)[0][0]
     fit(dataclasses.replace(spiking(item), spike=None), tmp_path, log_every=1)
     assert max(line["loss"] for line in log_without_rates(tmp_path) if line["group"] == "train") > 1000
 
 
 def test_too_many_rollbacks_end_the_run(tmp_path):
-    item = item_numbers(spiking(0).batches, 9 * 8, 1)[0][0]
+    item = spiking(0).batches.item_numbers(9)[0][0]
     with pytest.raises(TrainingError, match=r"the loss rose to 1\d\d\d\.\d+ before step 10.*after 0 rollbacks"):
         fit(spiking(item, most_rollbacks=0), tmp_path, log_every=1)

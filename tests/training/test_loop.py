@@ -88,7 +88,7 @@ def convolved_experiment(**changes):
 def final_state(experiment, workdir):
     trainer = Trainer(experiment)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        return checkpoints.restore(trainer.start(), iterate(experiment.batches))[0]
+        return checkpoints.restore(trainer.start())[0]
 
 
 def log_without_rates(workdir):
