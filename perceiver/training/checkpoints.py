@@ -53,13 +53,17 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        failure = None
         try:
             self.wait()
-        except SaveError:
-            if kind is None:  # else what ended the run matters more
-                raise
-        finally:
+        except SaveError as error:
+            failure = error
+        try:
             self._checkpointer.close()
+        except Exception as error:  # Orbax raises again what failed, of any kind
+            failure = failure or SaveError(f"{self.folder}: a checkpoint could not be saved: {error}")
+        if failure is not None and kind is None:  # else what ended the run matters more
+            raise failure
 
     @property
     def steps(self) -> list[int]:

@@ -129,19 +129,25 @@ def terminated(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
 
 
 def clock_jumps(folder: Path, rounds: int, _: np.random.Generator) -> Result:
-    """A system clock that jumps by up to two hours, both ways, between any two looks at it."""
-    words = {"steps": 60, "checkpoint_every": 10}
+    """A system clock that jumps by an hour or two, both ways, once a second."""
+    words = {"steps": 200, "checkpoint_every": 10}
     expected = whole(folder, words)
 
     def attempt(number: int) -> None:
         workdir = folder / f"clock-{number}"
-        process = start(workdir, words, jumps=True)
-        wait_for_steps(process, workdir)
-        end(process, signal.SIGTERM)
-        assert end(start(workdir, words, jumps=True)) == 0, said(workdir)[-1000:]
+        for _ in range(20):  # a save in which the clock jumps forth may count as one that took too long
+            code = end(start(workdir, words, jumps=True))
+            assert code in (0, 4), f"ended with {code}: {said(workdir)[-1000:]}"
+            if code == 0:
+                break
         same(workdir, words, expected)
 
-    return measured("clock jumps", "trained, saved and resumed as without, bit for bit", rounds, attempt)
+    return measured(
+        "clock jumps",
+        "trained as without, bit for bit; a save that seems to take an hour may end the run with 4, and it goes on",
+        rounds,
+        attempt,
+    )
 
 
 def two_at_once(folder: Path, rounds: int, _: np.random.Generator) -> Result:
