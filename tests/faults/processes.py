@@ -29,7 +29,7 @@ def start(
 ) -> BaseProcess:
     """`perceiver train tests/faults/tiny.py` with these options.
 
-    jumps: let the clock jump by hours, back or forth, once a second. log: where what it says goes; the folder's name with
+    jumps: let the clock jump by hours, back or forth, once a second. log: where what it says goes; the folder with
     .log behind it unless given. variables: of its environment, beside those that there are.
     """
     options = [f"--{name.replace('_', '-')}={value}" for name, value in words.items()]
