@@ -165,18 +165,24 @@ def _jax_step(wanted: PerceiverConfig, case: Canonical, batch: int) -> Call:
 
 
 def _trainer(wanted: PerceiverConfig, case: Canonical) -> Any:
-    import jax.numpy as jnp
-
     from benchmarks.peers.ours import experiment
-    from perceiver.objectives import cross_entropy
     from perceiver.training.loop import Trainer
 
-    def objective(model: Any, batch: Any, key: Any) -> tuple[Any, dict]:
+    return Trainer(experiment(wanted, objective(case), 1))
+
+
+def objective(case: Canonical) -> Callable[..., Any]:
+    """What a model of this kind is trained on here: cross-entropy of classes or bytes, or squares of a flow."""
+    import jax.numpy as jnp
+
+    from perceiver.objectives import cross_entropy
+
+    def loss_of(model: Any, batch: Any, key: Any) -> tuple[Any, dict]:
         (answer,) = model(batch["inputs"], key=key).values()
         loss = jnp.square(answer).mean() if case is Canonical.FLOW else cross_entropy(answer, batch["targets"]["label"])
         return loss, {}
 
-    return Trainer(experiment(wanted, objective, 1))
+    return loss_of
 
 
 # --- torch ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from benchmarks.process import Outcome
 from benchmarks.rows import Row
 from perceiver.errors import InputError
 
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 GROUPS = {
     "forward/": "Forward pass",
     "decode/": "Decoding a whole clip",
@@ -27,21 +26,22 @@ HEADER = (
 )
 
 
-def insert(path: Path, text: str) -> None:
-    """Replace what is between the markers of a file; a new file is made of the markers and the text.
+def insert(path: Path, text: str, name: str = "benchmarks") -> None:
+    """Replace what is between the markers of that name in a file; a new file is made of the markers and the text.
 
     Raises:
         InputError: a file without the markers.
     """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, after = "# Performance\n\n", "\n"
     if path.is_file():
         whole = path.read_text(encoding="utf-8")
-        if whole.count(BEGIN) != 1 or whole.count(END) != 1 or whole.index(BEGIN) > whole.index(END):
-            raise InputError(f"{path}: expected one line {BEGIN} and one {END} below it")
-        before, rest = whole.split(BEGIN)
-        after = rest.split(END)[1]
+        if whole.count(begin) != 1 or whole.count(end) != 1 or whole.index(begin) > whole.index(end):
+            raise InputError(f"{path}: expected one line {begin} and one {end} below it")
+        before, rest = whole.split(begin)
+        after = rest.split(end)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 def markdown(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:

@@ -24,7 +24,6 @@ from perceiver.training.load import load_experiment
 
 if TYPE_CHECKING:
     from perceiver.training.experiment import Experiment
-    from perceiver.training.sharding import MeshShape
 
 USAGE = """\
 perceiver: one JAX model for any sensor.
@@ -137,6 +136,7 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
         stop_at: int | None = None,
         smoke: bool = False,
         mesh: str | None = None,
+        profile: int = 0,
         coordinator: str | None = None,
         processes: int | None = None,
         process: int | None = None,
@@ -150,6 +150,7 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
             stop_at: End after this many steps in all, as if interrupted.
             smoke: Take a few steps only, to see that everything works.
             mesh: Devices to share the work, such as data=4,fsdp=2; one unless given. See docs/training.md.
+            profile: Trace so many steps into the run's folder profile/; docs/training.md says how to read it.
             coordinator: Host and port of the first of several processes; found out where a cluster's launcher says.
             processes: How many there are.
             process: Which one this is, from 0.
@@ -164,22 +165,17 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
         from perceiver.training.sharding import MeshShape
 
         shape = None if mesh is None else MeshShape.parse(mesh)
-        _run(experiment, place, options | ({"smoke": True} if smoke else {}), stop_at, shape)
+        given = options | ({"smoke": True} if smoke else {})
+        _run(experiment, place, given, stop_at=stop_at, mesh=shape, profile=profile)
 
     return command
 
 
-def _run(
-    experiment: "Experiment",
-    workdir: Path,
-    options: Mapping[str, Any],
-    stop_at: int | None,
-    mesh: "MeshShape | None",
-) -> None:
+def _run(experiment: "Experiment", workdir: Path, options: Mapping[str, Any], **how: Any) -> None:
     from perceiver.training.processes import first
     from perceiver.training.report import Finished, run
 
-    ended = run(experiment, workdir, options, stop_at=stop_at, mesh=mesh)
+    ended = run(experiment, workdir, options, **how)
     console = Console(quiet=not first())
     if not isinstance(ended, Finished):
         if ended.stopped_by is not None:

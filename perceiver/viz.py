@@ -17,27 +17,47 @@ def figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
+LOGARITHMIC = ("loss", "gradient_norm")
+"""Metrics that are drawn on a logarithmic scale where they are positive throughout."""
+
+
 def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw every metric of a run's log over the steps, training and validation of one name together."""
+    """Draw every metric of a run's log over the steps, training and validation of one name together.
+
+    What is called NAME/PART is drawn with the others of that name. Steps that are not finite are drawn where there are
+    any.
+    """
     names = sorted({name for line in lines for name in line} - {"step", "group"})
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
+    if all(line.get("finite", 1.0) == 1.0 for line in lines):
+        names = [name for name in names if name != "finite"]
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        panels.setdefault(name.partition("/")[0], []).append(name)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     fig = figure(4.2 * columns, 2.8 * rows)
-    for place, name in enumerate(names):
+    for place, (title_of, drawn) in enumerate(panels.items()):
         axes = fig.add_subplot(rows, columns, place + 1)
-        for group in ("train", "validation"):
-            points = [(line["step"], float(line[name])) for line in lines if line["group"] == group and name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=group, marker="." if group == "validation" else "")
-        axes.set_title(name.replace("_", " "), fontsize=10)
+        for name in drawn:
+            _curve(axes, lines, name)
+        axes.set_title(title_of.replace("_", " "), fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        if name == "loss" and all(v > 0 for _, v in points or [(0, 1.0)]):
+        if title_of in LOGARITHMIC and all(float(line[name]) > 0 for line in lines for name in drawn if name in line):
             axes.set_yscale("log")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8 if len(drawn) < 5 else 5)
     fig.suptitle(title)
     fig.savefig(path, dpi=110)
+
+
+def _curve(axes: Any, lines: Sequence[Mapping[str, Any]], name: str) -> None:
+    part = name.partition("/")[2]
+    for group in ("train", "validation"):
+        points = [(line["step"], float(line[name])) for line in lines if line["group"] == group and name in line]
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=part or group, marker="." if group == "validation" else "")
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str] = (), title: str = "") -> None:

@@ -22,10 +22,11 @@ from perceiver.pipeline import Batch, digest, iterate
 from perceiver.pretrained import from_pretrained
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
-from perceiver.training.faults import NonFinite, TrainingError, describe, kept_where
+from perceiver.training.faults import NonFinite, TrainingError, describe, kept_where, module_norms
 from perceiver.training.lock import held
 from perceiver.training.metrics import Bar, Log, Mean
 from perceiver.training.processes import first, meet
+from perceiver.training.profiling import Profile
 from perceiver.training.sharding import MeshShape, check_batch, place, shardings, whole
 from perceiver.training.spikes import Spikes
 from perceiver.training.stopping import Stopping
@@ -108,6 +109,17 @@ class Trainer:
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
         return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
 
+    def abstract(self) -> TrainState:
+        """The shapes, dtypes and, on a mesh, shardings of a state; nothing is computed."""
+        shapes = jax.eval_shape(self._fresh, self._trained())
+        if self._placed is None:
+            return shapes
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            self._placed[0],
+        )
+
     def placed(self, batch: Batch) -> Batch:
         """A batch where a step wants it: on a mesh, each device has its samples."""
         return batch if self.mesh is None else place(batch, self.mesh)
@@ -140,12 +152,14 @@ class Trainer:
         updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         ema = None if state.ema is None else self._averaged(state.ema, parameters, state.step)
-        norm = optax.tree.norm(gradients)
+        norms = module_norms(gradients)
+        norm = optax.tree.norm(norms)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         faults = state.faults.after(finite, state.step + 1)
         new = TrainState(state.step, parameters, statistics, optimizer, ema, state.faults)
         new = dataclasses.replace(kept_where(finite, new, state), step=state.step + 1, faults=faults)
-        return new, {"loss": loss, "gradient_norm": norm, "finite": finite} | metrics
+        parts = {f"gradient_norm/{name}": part for name, part in norms.items()}
+        return new, {"loss": loss, "finite": finite, "gradient_norm": norm} | parts | metrics
 
     def _averaged(self, ema: nnx.State, parameters: nnx.State, step: jax.Array) -> nnx.State:
         """The usual moving average with a shorter memory at the start, so that it forgets the first parameters."""
@@ -176,6 +190,7 @@ def fit(
     stop_at: int | None = None,
     log_every: int = 20,
     mesh: MeshShape | None = None,
+    profile: int = 0,
 ) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
@@ -185,6 +200,7 @@ def fit(
     stop_at: end this session after that many updates in all, as if interrupted.
     mesh: how the devices share the work; unless given one device does it, or, of several processes, all devices, each
         with a part of the batch. A run may go on on another mesh, and with another number of processes.
+    profile: trace so many steps of this session into workdir/profile.
 
     Raises:
         TrainingError: the loss or its gradients are not finite too often.
@@ -196,15 +212,21 @@ def fit(
     if mesh is None and jax.process_count() > 1:
         mesh = MeshShape(data=jax.device_count())
     with held(workdir), Stopping() as stopping:
-        return _fit(experiment, workdir, stop_at, log_every, None if mesh is None else mesh.mesh(), stopping)
+        return _fit(experiment, workdir, stop_at, log_every, None if mesh is None else mesh.mesh(), profile, stopping)
 
 
 def _fit(
-    experiment: Experiment, workdir: Path, stop_at: int | None, log_every: int, mesh: Mesh | None, stopping: Stopping
+    experiment: Experiment,
+    workdir: Path,
+    stop_at: int | None,
+    log_every: int,
+    mesh: Mesh | None,
+    profile: int,
+    stopping: Stopping,
 ) -> Outcome:
     pretrained = None
     if experiment.pretraining is not None:
-        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, mesh, stopping)
+        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, mesh, profile, stopping)
         if not before.finished:
             return dataclasses.replace(before, step=0)
         meet("the pretrained model is in place")
@@ -213,13 +235,16 @@ def _fit(
     trainer = Trainer(experiment, pretrained, mesh)
     last = experiment.steps if stop_at is None else min(stop_at, experiment.steps)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        session = _Session(trainer, checkpoints, workdir)
+        session = _Session(trainer, checkpoints, workdir, profile)
         title = experiment.name
         logs = workdir if first() else workdir / "processes" / str(jax.process_index())
         with Log(logs, session.done) as log, Bar(title, experiment.steps, session.done, quiet=not first()) as bar:
             if session.done:
                 bar.say(f"{title}: goes on after step {session.done} of {experiment.steps}")
-            session.run(last, log_every, log, bar, stopping)
+            try:
+                session.run(last, log_every, log, bar, stopping)
+            finally:
+                session.profile.end(session.state)
     return Outcome(
         step=session.done,
         finished=session.done >= experiment.steps,
@@ -238,12 +263,13 @@ class _Session:
     position: batches taken from the stream, which are more than the steps once a run was rolled back.
     """
 
-    def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path):
+    def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path, profile: int):
         self.trainer, self.checkpoints, self.workdir = trainer, checkpoints, workdir
         self.experiment = trainer.experiment
         self.state = trainer.start()
         self.done, self.position, self.rollbacks = 0, 0, 0
         self.best, self.best_step, self.before = -math.inf, 0, 0.0
+        self.profile = Profile(workdir / "profile", profile)
         self.spikes = None if self.experiment.spike is None else Spikes(self.experiment.spike)
         self._started = time.perf_counter()
         restored = checkpoints.restore(self.state)
@@ -277,10 +303,13 @@ class _Session:
     def run(self, last: int, log_every: int, log: Log, bar: Bar, stopping: Stopping) -> None:
         means = Mean()
         while self.done < last:
+            self.profile.before_step(self.state)
+            started = time.perf_counter()
             batch = next(self.batches)
+            read = time.perf_counter()
             self.state, metrics = self.trainer.step(self.state, self.trainer.placed(batch))
             self.done, self.position = self.done + 1, self.position + 1
-            means.add(metrics)
+            means.add(metrics, data=read - started, host=time.perf_counter() - read)
             bar.advance()
             final = stopping.after(self.done) or self.done == last
             if self.done % log_every == 0 or final:

@@ -86,20 +86,28 @@ class Mean:
     def __init__(self) -> None:
         self._kept: list[Mapping[str, Any]] = []
         self._since = time.perf_counter()
+        self._data, self._host = 0.0, 0.0
 
-    def add(self, values: Mapping[str, Any]) -> None:
-        """Keep one step's metrics."""
+    def add(self, values: Mapping[str, Any], data: float = 0.0, host: float = 0.0) -> None:
+        """Keep one step's metrics, and the seconds that were spent on waiting for its batch and on starting it."""
         self._kept.append(values)
+        self._data, self._host = self._data + data, self._host + host
 
     def take(self, batch: int) -> dict[str, float]:
-        """Means since the last call, with examples per second; starts anew."""
+        """Means since the last call, with examples per second; starts anew.
+
+        seconds_per_step/data: the loop waited for a batch. /host: it told the device what to do. /device: it waited for
+        the device. A device that is never waited for has nothing to do at times.
+        """
         kept = jax.device_get(self._kept)
         counted = [values for values in kept if values["finite"]] or kept
         means = {name: float(np.mean([values[name] for values in counted])) for name in kept[-1]}
         means["finite"] = float(np.mean([values["finite"] for values in kept]))
-        now = time.perf_counter()
-        means["examples_per_second"] = len(self._kept) * batch / (now - self._since)
-        self._kept, self._since = [], now
+        now, steps = time.perf_counter(), len(kept)
+        means["examples_per_second"] = steps * batch / (now - self._since)
+        means["seconds_per_step/data"], means["seconds_per_step/host"] = self._data / steps, self._host / steps
+        means["seconds_per_step/device"] = max(now - self._since - self._data - self._host, 0.0) / steps
+        self._kept, self._since, self._data, self._host = [], now, 0.0, 0.0
         return means
 
     def pause(self) -> "_Pause":

@@ -44,12 +44,13 @@ def run(
     *,
     stop_at: int | None = None,
     mesh: MeshShape | None = None,
+    profile: int = 0,
 ) -> Finished | Outcome:
     """Train to the end and write the report; or train to `stop_at`, or a signal, and give the outcome so far."""
     with held(workdir):
         if first():
             claim(experiment.name, workdir, arguments)
-        outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh)
+        outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh, profile=profile)
         if not outcome.finished or outcome.stopped_by is not None:
             return outcome
         return _reported(experiment, workdir, arguments, outcome, mesh)

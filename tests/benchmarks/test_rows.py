@@ -101,7 +101,7 @@ def test_something_else_is_no_file_of_rows(tmp_path):
 def test_tables_go_between_the_markers(tmp_path):
     found = rows.rows_of("policy", Policy(), [figures("ours", 1.0), figures("them", 2.0)])
     path = tmp_path / "performance.md"
-    path.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    path.write_text("before\n<!-- benchmarks: begin -->\nold\n<!-- benchmarks: end -->\nafter\n")
     report.insert(path, report.markdown(MACHINE, found))
     text = path.read_text()
     assert text.startswith("before\n")

@@ -93,7 +93,7 @@ def final_state(experiment, workdir):
 
 def log_without_rates(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "examples_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if "_per_" not in k} for line in lines]
 
 
 def equal(left, right):
@@ -283,6 +283,12 @@ def test_pretraining_goes_first_and_once(tmp_path):
     outcome = fit(second, tmp_path)
     assert outcome.finished
     assert (tmp_path / "pretraining" / "model" / "MANIFEST.json").stat().st_mtime_ns == written
+
+
+def test_some_steps_can_be_traced(tmp_path):
+    fit(tiny_experiment(steps=8), tmp_path, profile=2)
+    (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
+    assert trace.stat().st_size > 1000
 
 
 def _trained(experiment, workdir):

@@ -1,4 +1,6 @@
 import json
+import math
+import time
 
 import pytest
 
@@ -47,3 +49,27 @@ def test_means_are_over_the_steps_since_the_last_report():
     taken = mean.take(batch=8)
     assert taken["loss"] == 7.0
     assert taken["examples_per_second"] > 0
+
+
+def test_a_step_is_split_into_waiting_for_data_telling_the_device_and_waiting_for_it():
+    mean = Mean()
+    for _ in range(4):
+        mean.add({"loss": 1.0, "finite": True}, data=0.001, host=0.0005)
+        time.sleep(0.003)
+    taken = mean.take(batch=8)
+    assert taken["seconds_per_step/data"] == pytest.approx(0.001)
+    assert taken["seconds_per_step/host"] == pytest.approx(0.0005)
+    whole = sum(value for name, value in taken.items() if name.startswith("seconds_per_step/"))
+    assert whole == pytest.approx(8 / taken["examples_per_second"])
+    mean.add({"loss": 1.0, "finite": True})
+    assert mean.take(batch=8)["seconds_per_step/data"] == 0.0
+
+
+def test_a_mean_is_of_the_steps_that_are_finite():
+    mean = Mean()
+    for loss, finite in ((1.0, True), (float("nan"), False), (3.0, True), (float("inf"), False)):
+        mean.add({"loss": loss, "finite": finite})
+    taken = mean.take(batch=1)
+    assert (taken["loss"], taken["finite"]) == (2.0, 0.5)
+    mean.add({"loss": float("nan"), "finite": False})
+    assert math.isnan(mean.take(batch=1)["loss"])

@@ -1,0 +1,1 @@
+"""Random bytes at every door that files come through: `python -m tests.fuzz --help`."""

@@ -1,0 +1,237 @@
+"""Every door, with small files that it lets in, to be changed at random."""
+
+import dataclasses
+import io
+import json
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Picture
+
+from perceiver import Block, Classes, Encoder, Fourier, Image, PerceiverConfig, from_pretrained
+from perceiver.config import from_json, merge, network_json, preprocessing_json
+from perceiver.errors import ConfigError, InputError
+from perceiver.hub import read_safetensors
+from perceiver.io import read_audio, read_image, read_points
+from perceiver.io.pickles import read_pickle
+from perceiver.model import ModelConfig
+from perceiver.saving import CONFIG, HOST, WEIGHTS, known_types, parse, write_folder
+
+Files = dict[str, bytes]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One door.
+
+    suffix: of the file that it takes. enter: the call; gets the file's path. seeds: files that it lets in.
+    documented: the exceptions that may come out.
+    """
+
+    suffix: str
+    enter: Callable[[Path], object]
+    seeds: Callable[[], Files]
+    documented: tuple[type[Exception], ...] = (InputError,)
+
+
+def _sounds(kind: str) -> Callable[[], Files]:
+    def make() -> Files:
+        import soundfile
+
+        found = {}
+        for channels, count in ((1, 40), (2, 300)):
+            wave = np.random.default_rng(channels).uniform(-0.5, 0.5, (count, channels))
+            file = io.BytesIO()
+            soundfile.write(file, wave, 8000, format=kind)
+            found[f"{channels}"] = file.getvalue()
+        return found
+
+    return make
+
+
+def _pictures(kind: str) -> Callable[[], Files]:
+    def make() -> Files:
+        found = {}
+        for mode, shape in (("L", (5, 7)), ("RGB", (9, 4, 3))):
+            pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+            file = io.BytesIO()
+            Picture.fromarray(pixels, mode).save(file, kind)
+            found[mode] = file.getvalue()
+        return found
+
+    return make
+
+
+def _ply() -> Files:
+    head = "ply\nformat {} 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    rows = struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+    swapped = struct.pack(">6f", 1, 2, 3, 4, 5, 6)
+    return {
+        "ascii": head.format("ascii").encode() + b"1 2 3\n4 5 6\n",
+        "little": head.format("binary_little_endian").encode() + rows,
+        "big": head.format("binary_big_endian").encode() + swapped,
+    }
+
+
+def _pcd() -> Files:
+    head = (
+        "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 2\nHEIGHT 1\n"
+        "VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 2\nDATA {}\n"
+    )
+    columns = struct.pack("<6f", 1, 4, 2, 5, 3, 6)
+    packed = bytes([len(columns) - 1]) + columns  # one literal run of LZF
+    sizes = struct.pack("<II", len(packed), len(columns))
+    return {
+        "ascii": head.format("ascii").encode() + b"1 2 3\n4 5 6\n",
+        "binary": head.format("binary").encode() + struct.pack("<6f", 1, 2, 3, 4, 5, 6),
+        "compressed": head.format("binary_compressed").encode() + sizes + packed,
+    }
+
+
+def _las(compress: bool) -> Callable[[], Files]:
+    def make() -> Files:
+        import laspy
+
+        found = {}
+        for form in (0, 3, 6):
+            cloud = laspy.LasData(laspy.LasHeader(point_format=form, version="1.4"))
+            cloud.x, cloud.y, cloud.z = np.random.default_rng(form).uniform(0, 9, (3, 5))
+            file = io.BytesIO()
+            cloud.write(file, do_compress=compress)
+            found[str(form)] = file.getvalue()
+        return found
+
+    return make
+
+
+def _npz() -> Files:
+    found = {}
+    for name, save in (("plain", np.savez), ("deflated", np.savez_compressed)):
+        file = io.BytesIO()
+        save(file, xyz=np.arange(12.0).reshape(4, 3), intensity=np.arange(4, dtype=np.uint8))
+        found[name] = file.getvalue()
+    return found
+
+
+def _pickles() -> Files:
+    tree = {"params": {"linear": {"w": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": np.zeros(3)}}, "step": 7}
+    return {str(protocol): pickle.dumps(tree, protocol) for protocol in (2, 4, 5)}
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+def _config() -> PerceiverConfig:
+    return PerceiverConfig(
+        inputs={"image": Image((2, 2, 1), position=Fourier(1))},
+        encoder=Encoder(2, 4, 1, latent=Block(heads=1)),
+        outputs={"label": Classes(2)},
+    )
+
+
+def _configs() -> Files:
+    config = _config()
+    return {"whole": json.dumps([network_json(config), preprocessing_json(config)]).encode()}
+
+
+def _read_config(path: Path) -> object:
+    trees = parse(path.read_bytes(), path)
+    if not isinstance(trees, list) or len(trees) != 2:
+        raise InputError(f"{path}: expected two objects")
+    return from_json(merge(*trees), ModelConfig, known_types(), where=str(path))
+
+
+def _safetensors() -> Files:
+    from safetensors.numpy import save
+
+    return {"two": save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.int32)})}
+
+
+def _weights() -> Files:
+    from safetensors.numpy import save
+
+    from perceiver.saving import weights
+
+    return {"whole": save({name: np.asarray(value) for name, value in weights(_config().build(0)).items()})}
+
+
+def _read_weights(path: Path) -> object:
+    """A model folder whose weights are these bytes, and whose manifest says so."""
+    config = _config()
+    files = {
+        CONFIG: json.dumps(network_json(config)).encode(),
+        HOST: json.dumps(preprocessing_json(config)).encode(),
+        WEIGHTS: path.read_bytes(),
+    }
+    return from_pretrained(write_folder(path.with_suffix(".model"), files))
+
+
+def _manifests() -> Files:
+    return {"one": b'{"format": 1, "files": {"a": {"sha256": "00", "bytes": 1}}}'}
+
+
+def _read_manifest(path: Path) -> object:
+    folder = path.with_suffix(".folder")
+    folder.mkdir(exist_ok=True)
+    (folder / "MANIFEST.json").write_bytes(path.read_bytes())
+    return from_pretrained(folder)
+
+
+TARGETS: dict[str, Target] = {
+    "wav": Target(".wav", read_audio, _sounds("WAV")),
+    "flac": Target(".flac", read_audio, _sounds("FLAC")),
+    "ogg": Target(".ogg", read_audio, _sounds("OGG")),
+    "png": Target(".png", read_image, _pictures("PNG")),
+    "jpeg": Target(".jpg", read_image, _pictures("JPEG")),
+    "webp": Target(".webp", read_image, _pictures("WEBP")),
+    "ply": Target(".ply", read_points, _ply),
+    "pcd": Target(".pcd", read_points, _pcd),
+    "las": Target(".las", read_points, _las(False)),
+    "laz": Target(".laz", read_points, _las(True)),
+    "npz": Target(".npz", read_points, _npz),
+    "kitti": Target(".bin", read_points, lambda: {"two": struct.pack("<8f", *range(8))}),
+    "nuscenes": Target(".pcd.bin", read_points, lambda: {"two": struct.pack("<10f", *range(10))}),
+    "pickle": Target(".pkl", read_pickle, _pickles),
+    "config": Target(".json", _read_config, _configs, (InputError, ConfigError)),
+    "safetensors": Target(".safetensors", read_safetensors, _safetensors),
+    "weights": Target(".safetensors", _read_weights, _weights, (InputError, ConfigError)),
+    "manifest": Target(".json", _read_manifest, _manifests, (InputError, ConfigError)),
+}
+
+
+def changed(seeds: list[bytes], rng: np.random.Generator) -> bytes:
+    """One of some files with a few random changes: bits, bytes, numbers, pieces moved, left out, or of another file."""
+    content = bytearray(seeds[rng.integers(len(seeds))])
+    for _ in range(1 + int(rng.integers(4))):
+        at = int(rng.integers(len(content) + 1))
+        length = int(rng.integers(1, 9))
+        kind = int(rng.integers(7))
+        if kind == 0 and at < len(content):
+            content[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1 and at < len(content):
+            content[at] = int(rng.integers(256))
+        elif kind == 2:
+            number = (0, 1, -1, 2**31 - 1, -(2**31), 2**16)[int(rng.integers(6))]
+            content[at : at + 4] = struct.pack("<i" if rng.random() < 0.5 else ">i", number)
+        elif kind == 3:
+            del content[at : at + length]
+        elif kind == 4:
+            content[at:at] = rng.bytes(length)
+        elif kind == 5:
+            content = content[:at]
+        else:
+            other = seeds[rng.integers(len(seeds))]
+            start = int(rng.integers(len(other) + 1))
+            content[at : at + length] = other[start : start + 4 * length]
+    return bytes(content)
+
+
+def corpus(target: Target, count: int, seed: int) -> Iterator[bytes]:
+    """The same so many changed files each time, behind the files themselves."""
+    seeds, rng = list(target.seeds().values()), np.random.default_rng(seed)
+    yield from seeds
+    for _ in range(count):
+        yield changed(seeds, rng)
