@@ -166,7 +166,7 @@ def _jax_step(wanted: PerceiverConfig, case: Canonical, batch: int) -> Call:
 
 def _trainer(wanted: PerceiverConfig, case: Canonical) -> Any:
     from benchmarks.peers.ours import experiment
-    from perceiver.training.loop import Trainer
+    from perceiver.training.trainer import Trainer
 
     return Trainer(experiment(wanted, objective(case), 1))
 

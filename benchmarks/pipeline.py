@@ -20,7 +20,7 @@ from perceiver.pipeline import iterate
 from perceiver.saving import dump
 from perceiver.training.experiment import Experiment
 from perceiver.training.load import load_experiment
-from perceiver.training.loop import Trainer
+from perceiver.training.trainer import Trainer
 
 LEAST, WARM = 3, 6
 """Batches timed at least, and those before that do not count: more than are prepared ahead, and compilation."""

@@ -82,8 +82,8 @@ def share(model: Canonical, shape: "MeshShape", each: int) -> Share:
 
     from benchmarks.accelerator_sides import arrays, config, objective
     from benchmarks.peers.ours import experiment
-    from perceiver.training.loop import Trainer
     from perceiver.training.sharding import DATA, FSDP
+    from perceiver.training.trainer import Trainer
 
     mesh = shape.mesh(jax.devices()[: shape.devices])
     batch = each * shape.data * shape.fsdp

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from perceiver.errors import InputError
 from perceiver.folded import folding_pays
+from perceiver.sequence import FEWEST, attend_over_parts, parts
 from perceiver.splash import attend_with_splash
 from perceiver.tiles import attend_in_tiles, differs_by_query, drop_weights
 from perceiver.typing import Array, Bool, Float
@@ -36,6 +37,7 @@ class Backend(enum.Enum):
     FOLDED = "projections folded into the queries, blocks of tokens with a running softmax, recomputed"
     CUDNN = "cuDNN's fused kernel"
     SPLASH = "JAX's splash kernel for TPUs"
+    PARTS = "each device its part of the keys, in tiles; put together by their logsumexps"
 
 
 class Problem(NamedTuple):
@@ -63,10 +65,13 @@ def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
 
     cuDNN takes half precision without dropout and heads of up to 128 channels (256 from Hopper on), which are padded to
     a multiple of 8, where queries and keys fill at least one of its tiles each.
+    Before all others, many keys are cut over the axis `sequence` of the mesh, where there is one.
     Splash is taken for bfloat16 without dropout and heads of up to 256 channels, which are padded to a multiple of 128,
     where there are logits enough for tiles and one mask for all queries.
     """
     platform = jax.default_backend() if platform is None else platform
+    if parts() > 1 and problem.keys >= FEWEST and problem.keys % parts() == 0:
+        return Backend.PARTS
     half = problem.dtype in (jnp.bfloat16, jnp.float16)
     width, logits = max(problem.qk_width, problem.v_width), math.prod(problem[:4])
     enough = min(problem.queries, problem.keys) >= CUDNN_TILE
@@ -112,6 +117,8 @@ def attend(
         if rate or differs_by_query(mask):
             raise InputError("splash attention has neither dropout nor masks that differ from query to query")
         return attend_with_splash(q, k, v, mask)
+    if backend is Backend.PARTS:
+        return attend_over_parts(q, k, v, mask, key if rate else None, rate)
     if backend is Backend.FOLDED:
         raise InputError("keys and values are projected already: nothing is left to fold; see perceiver.folded")
     return _whole(q, k, v, mask, key if rate else None, rate)

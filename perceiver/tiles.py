@@ -91,7 +91,7 @@ def attend_in_tiles(q: Array, k: Array, v: Array, mask: Array | None, key: jax.A
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _tiled(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
     """Attention with queries that are scaled already."""
-    return _forward(q, k, v, mask, key, rate)[0]
+    return forward(q, k, v, mask, key, rate)[0]
 
 
 def _sizes(q: Array, k: Array) -> tuple[int, int]:
@@ -125,7 +125,8 @@ def _tile_key(key: jax.Array, row, column) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, row), column)
 
 
-def _forward(q, k, v, mask, key, rate):
+def forward(q, k, v, mask, key, rate):
+    """Attention with queries that are scaled already, and what `backward` wants, last the logsumexp [b, q, h]."""
     b, queries, h, _ = q.shape
     q_size, k_size = _sizes(q, k)
 
@@ -156,8 +157,11 @@ def _forward(q, k, v, mask, key, rate):
     return out, (q, k, v, mask, key, out, logsumexp)
 
 
-def _backward(rate, saved, grad):
-    """Tiles lie transposed, [b, h, k, q], so that all but one product read their operands in order."""
+def backward(rate, saved, grad):
+    """Gradients of queries, keys and values, from what `forward` saved.
+
+    Tiles lie transposed, [b, h, k, q], so that all but one product read their operands in order.
+    """
     q, k, v, mask, key, out, logsumexp = saved
     q_size, k_size = _sizes(q, k)
     inner = (grad.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
@@ -196,4 +200,4 @@ def _backward(rate, saved, grad):
     return dq, dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
-_tiled.defvjp(_forward, _backward)
+_tiled.defvjp(forward, backward)

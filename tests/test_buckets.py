@@ -11,8 +11,8 @@ from perceiver.inference import ask, ask_all
 from perceiver.objectives import squared_error
 from perceiver.pipeline import in_batches
 from perceiver.training.experiment import Experiment
-from perceiver.training.loop import Trainer
 from perceiver.training.optimizers import adamw
+from perceiver.training.trainer import Trainer
 from tests.models import MELS, close, noisy
 
 NARROW = p.Fourier(bands=2, max_resolution=(8.0, 8.0, 8.0))

@@ -13,8 +13,8 @@ from benchmarks.peers.contract import Built, Variant
 from perceiver.model import ModelConfig
 from perceiver.objectives import contrastive, cross_entropy
 from perceiver.training.experiment import Experiment, Objective
-from perceiver.training.loop import Trainer
 from perceiver.training.optimizers import adamw
+from perceiver.training.trainer import Trainer
 
 
 def load(threads: int) -> dict[str, str]:

@@ -14,7 +14,7 @@ from perceiver.saving import dump
 from perceiver.training.processes import first
 
 if TYPE_CHECKING:
-    from perceiver.training.loop import Trainer, TrainState
+    from perceiver.training.trainer import Trainer, TrainState
 
 Tree = TypeVar("Tree")
 NAME = "nonfinite.json"

@@ -1,52 +1,31 @@
-"""The training loop: one compiled step, checkpoints, the best model kept."""
+"""The training loop: steps, checkpoints, the best model kept."""
 
 import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import nnx
 from jax.sharding import Mesh
 
 from perceiver.config import types_in
 from perceiver.errors import InputError
-from perceiver.model import Perceiver
 from perceiver.pipeline import Batch, digest, iterate
 from perceiver.pretrained import from_pretrained
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
-from perceiver.training.faults import NonFinite, TrainingError, describe, kept_where, module_norms
+from perceiver.training.faults import TrainingError, describe
 from perceiver.training.lock import held
 from perceiver.training.metrics import Bar, Log, Mean
 from perceiver.training.processes import first, meet
 from perceiver.training.profiling import Profile
-from perceiver.training.sharding import MeshShape, check_batch, place, shardings, whole
+from perceiver.training.sharding import MeshShape
 from perceiver.training.spikes import Spikes
 from perceiver.training.stopping import Stopping
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-    """Everything that a step changes. ema is None where no average is kept; statistics are those of batch norm; faults
-    are the steps that changed nothing but their number.
-
-    Arrays alone, without Flax's variables around them: those are taken apart in Python, at every step.
-    """
-
-    step: jax.Array
-    parameters: nnx.State
-    statistics: nnx.State
-    optimizer: optax.OptState
-    ema: nnx.State | None
-    faults: NonFinite
+from perceiver.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,121 +45,6 @@ class Outcome:
     seconds: float
     stopped_by: signal.Signals | None = None
     faults: Mapping[str, int] = dataclasses.field(default_factory=dict)
-
-
-class Trainer:
-    """An experiment's compiled step and the graph of its model.
-
-    mesh: devices to train on, where it is more than the first; see `training.sharding`.
-    """
-
-    def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None, mesh: Mesh | None = None):
-        self.experiment, self.pretrained, self.mesh = experiment, pretrained, mesh
-        self.compilations = 0
-        self.graph = nnx.split(experiment.model.abstract())[0]
-        self._key = jax.random.key(experiment.seed + 1)
-        placed = None
-        if mesh is not None:
-            check_batch(experiment.batch, mesh)
-            placed = shardings(jax.eval_shape(self._fresh, self._trained()), mesh), whole(mesh)
-        self._placed = placed
-        self.step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
-            self._step, donate_argnums=0, out_shardings=placed
-        )
-
-    def start(self) -> TrainState:
-        """A fresh state; on a mesh, no device ever holds more of it than its part."""
-        if self._placed is None:
-            return self._fresh(self._trained())
-        return jax.jit(self._fresh, out_shardings=self._placed[0])(self._trained())
-
-    def _trained(self) -> nnx.State | None:
-        if self.pretrained is None:
-            return None
-        return jax.tree.map(np.asarray, nnx.as_pure(nnx.state(self.pretrained, nnx.Param)))
-
-    def _fresh(self, trained: nnx.State | None) -> TrainState:
-        fresh = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
-        parameters, statistics = nnx.as_pure(fresh)
-        if trained is not None:
-            parameters, _ = carried(parameters, trained)
-        ema = None if self.experiment.ema is None else _copied(parameters)
-        # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
-        optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
-        return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
-
-    def abstract(self) -> TrainState:
-        """The shapes, dtypes and, on a mesh, shardings of a state; nothing is computed."""
-        shapes = jax.eval_shape(self._fresh, self._trained())
-        if self._placed is None:
-            return shapes
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            self._placed[0],
-        )
-
-    def placed(self, batch: Batch) -> Batch:
-        """A batch where a step wants it: on a mesh, each device has its samples."""
-        return batch if self.mesh is None else place(batch, self.mesh)
-
-    def model(self, state: TrainState) -> Perceiver:
-        """The model to evaluate: the average where one is kept. It owns its arrays, so training may go on."""
-        kept = (state.parameters if state.ema is None else state.ema), state.statistics
-        if self.mesh is None:
-            return nnx.merge(self.graph, *_copied(kept))
-        together = jax.jit(lambda tree: tree, out_shardings=whole(self.mesh))(kept)
-        return nnx.merge(self.graph, *jax.tree.map(lambda leaf: leaf.addressable_data(0), together))
-
-    def gradients(
-        self, state: TrainState, batch: Batch
-    ) -> tuple[jax.Array, dict[str, jax.Array], nnx.State, nnx.State]:
-        """A step's loss, metrics, new statistics and gradients."""
-        key = jax.random.fold_in(self._key, state.step)
-
-        def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
-            model = nnx.merge(self.graph, parameters, state.statistics)
-            loss, metrics = self.experiment.objective(model, batch, key)
-            return loss, (metrics, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
-
-        (loss, (metrics, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
-        return loss, metrics, statistics, gradients
-
-    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        self.compilations += 1  # runs when JAX traces, which is once per compilation
-        loss, metrics, statistics, gradients = self.gradients(state, batch)
-        updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
-        parameters = optax.apply_updates(state.parameters, updates)
-        ema = None if state.ema is None else self._averaged(state.ema, parameters, state.step)
-        norms = module_norms(gradients)
-        norm = optax.tree.norm(norms)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        faults = state.faults.after(finite, state.step + 1)
-        new = TrainState(state.step, parameters, statistics, optimizer, ema, state.faults)
-        new = dataclasses.replace(kept_where(finite, new, state), step=state.step + 1, faults=faults)
-        parts = {f"gradient_norm/{name}": part for name, part in norms.items()}
-        return new, {"loss": loss, "finite": finite, "gradient_norm": norm} | parts | metrics
-
-    def _averaged(self, ema: nnx.State, parameters: nnx.State, step: jax.Array) -> nnx.State:
-        """The usual moving average with a shorter memory at the start, so that it forgets the first parameters."""
-        assert self.experiment.ema is not None
-        decay = jnp.minimum(self.experiment.ema, (1.0 + step) / (10.0 + step))
-        return optax.incremental_update(parameters, ema, 1.0 - decay)
-
-
-def carried(fresh: nnx.State, trained: nnx.State) -> tuple[nnx.State, int]:
-    """Fresh parameters, in whose place stand trained ones where name and shape agree; and how many do."""
-    known = dict(nnx.to_flat_state(trained))
-    flat = nnx.to_flat_state(fresh)
-    same = [path in known and known[path].shape == leaf.shape for path, leaf in flat]
-    chosen = {path: known[path] if agrees else leaf for (path, leaf), agrees in zip(flat, same, strict=True)}
-    return nnx.from_flat_state(chosen), sum(same)
-
-
-@jax.jit
-def _copied(tree: Any) -> Any:
-    """The same arrays in buffers of their own: a step gives away those of its argument, and no two may share one."""
-    return jax.tree.map(jnp.copy, tree)
 
 
 def fit(

@@ -3,6 +3,7 @@
 One rule by size, so that no module knows of devices: XLA puts in what has to be exchanged (GSPMD, arXiv 2105.04663).
 """
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -12,9 +13,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from perceiver import sequence
 from perceiver.errors import ConfigError
 
-DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
+DATA, FSDP, TENSOR, SEQUENCE = "data", "fsdp", "tensor", sequence.AXIS
 LEAST = 2**14
 """Numbers in an array below which each device has all of it: what is small costs more to exchange than to keep."""
 
@@ -25,12 +27,14 @@ class MeshShape:
 
     data: replicas, each with its own part of the batch. fsdp: parts that parameters and optimiser states are cut into,
     and of the batch too (fully sharded data parallel, arXiv 2304.11277). tensor: parts that the linear maps are cut
-    into across the other axis, so that their products are shared (arXiv 1909.08053).
+    into across the other axis, so that their products are shared (arXiv 1909.08053). sequence: parts that long inputs
+    of cross-attends are cut into; see `perceiver.sequence`.
     """
 
     data: int = 1
     fsdp: int = 1
     tensor: int = 1
+    sequence: int = 1
 
     def __post_init__(self) -> None:
         for name, size in dataclasses.asdict(self).items():
@@ -71,7 +75,7 @@ class MeshShape:
             shape = " x ".join(f"{name}={size}" for name, size in dataclasses.asdict(self).items())
             raise ConfigError(f"--mesh: {shape} takes {self.devices} devices, there are {len(have)}")
         return jax.make_mesh(
-            dataclasses.astuple(self), (DATA, FSDP, TENSOR), axis_types=(AxisType.Auto,) * 3, devices=have
+            dataclasses.astuple(self), (DATA, FSDP, TENSOR, SEQUENCE), axis_types=(AxisType.Auto,) * 4, devices=have
         )
 
 
@@ -108,6 +112,11 @@ def place(batch: Any, mesh: Mesh) -> Any:
     """
     cut = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(cut, leaf), batch)
+
+
+def seen_by_model(mesh: Mesh | None) -> contextlib.AbstractContextManager[Any]:
+    """Let what is traced meanwhile know the mesh, as attention to long inputs asks for."""
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def check_batch(batch: int, mesh: Mesh) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.lock import held
-from perceiver.training.loop import Trainer
+from perceiver.training.trainer import Trainer
 from tests.faults.processes import Result, end, said, start, steps_of, wait_for_steps
 from tests.faults.tiny import tiny
 

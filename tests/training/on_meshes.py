@@ -6,12 +6,17 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from perceiver import Fourier, Image
+from perceiver.attend import Backend, Problem, attend, choose_backend
+from perceiver.pipeline import training_stream
 from perceiver.training.checkpoints import Checkpoints
-from perceiver.training.loop import Trainer, fit
+from perceiver.training.loop import fit
 from perceiver.training.metrics import read_log
-from perceiver.training.sharding import MeshShape
+from perceiver.training.sharding import MeshShape, seen_by_model
+from perceiver.training.trainer import Trainer
 from tests.training.test_loop import tiny_experiment
 
 MESHES = {
@@ -32,22 +37,88 @@ def share_of(state):
     return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in kernels)
 
 
-def losses_of(experiment, mesh):
+def losses_of(experiment, mesh, share=True):
     """The losses of a run's steps; then the largest share of an array that a device holds, and the compilations."""
     trainer = Trainer(experiment, mesh=mesh)
     state, losses = trainer.start(), []
     for step in range(experiment.steps):
         state, metrics = trainer.step(state, trainer.placed(experiment.batches[step]))
         losses.append(float(metrics["loss"]))
+    if not share:
+        return {"losses": losses}
     share = share_of(state)
     kept = trainer.model(state)
     answer = np.asarray(kept({"image": np.ones((1, 4, 4, 1), np.float32)})["label"])
     return {"losses": losses, "share": share, "compilations": trainer.compilations, "answer": answer.tolist()}
 
 
+def attention_over_parts():
+    """The largest differences from plain attention, of answers and of all gradients, with several masks."""
+    mesh = MeshShape(data=2, sequence=4).mesh()
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, count, 2, 8)).astype(np.float32) for count in (5, 2048, 2048))
+    by_query = rng.random((2, 1, 5, 2048)) < 0.3
+    by_query[0, 0, 2] = False  # sees nothing
+    by_query[1, 0, 3, 512:] = False  # sees nothing on three of four devices
+    masks = {"none": None, "by sample": rng.random((2, 1, 1, 2048)) < 0.5, "by query": by_query}
+    chosen = []
+
+    def over_parts(q, k, v, mask, **dropout):
+        with seen_by_model(mesh):
+            chosen.append(choose_backend(Problem(2, 2, 5, 2048, 8, 8, q.dtype)).name)
+            return attend(q, k, v, mask, **dropout)
+
+    def all_of(function, mask):
+        def loss(q, k, v):
+            out = function(q, k, v, mask)
+            return jnp.sum(jnp.sin(3.0 * out)), out
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(q, k, v)
+        return [np.asarray(leaf) for leaf in (out, *gradients)]
+
+    def plain(q, k, v, mask):
+        return attend(q, k, v, mask, backend=Backend.XLA)
+
+    errors = {
+        name: [float(np.abs(a - b).max()) for a, b in zip(all_of(over_parts, mask), all_of(plain, mask), strict=True)]
+        for name, mask in masks.items()
+    }
+    ones = np.ones_like(v)
+    key = jax.random.key(0)
+    dropped = jax.jit(lambda q, k, v: over_parts(q, k, v, None, dropout=0.3, key=key))(q, k, ones)
+    return {"errors": errors, "backend": chosen[0], "dropped": float(dropped.mean())}
+
+
+def long_experiment():
+    config = tiny_experiment().model
+    picture = Image((64, 32, 1), position=Fourier(2))
+    rng = np.random.default_rng(0)
+    pictures = rng.random((40, 64, 32, 1), np.float32)
+
+    def sample(index, rng):
+        return {"inputs": {"image": pictures[index]}, "targets": {"label": np.int32(index % 3)}}
+
+    return tiny_experiment(
+        model=dataclasses.replace(config, inputs={"image": picture}),
+        batches=training_stream(range(40), sample, seed=0, batch=8),
+    )
+
+
+def temporary(experiment, mesh):
+    """Bytes that a device needs for a step, beside the state."""
+    trainer = Trainer(experiment, mesh=mesh)
+    batch = trainer.placed(experiment.batches[0])
+    return trainer.step.lower(trainer.start(), batch).compile().memory_analysis().temp_size_in_bytes
+
+
 def main(folder):
     experiment = tiny_experiment(channels=128)
     found = {name: losses_of(experiment, mesh_of(shape)) for name, shape in MESHES.items()}
+
+    found["attention"] = attention_over_parts()
+    for name, shape in {"long on one": None, "long": MeshShape(sequence=4)}.items():
+        found[name] = {"losses": losses_of(long_experiment(), mesh_of(shape), share=False)["losses"]}
+        found[name]["tokens"] = temporary(long_experiment(), mesh_of(shape))
 
     # A run that goes on on another mesh, and then on one device.
     run = folder / "run"

@@ -12,7 +12,8 @@ from perceiver import Compute, InputError, from_pretrained
 from perceiver.inference import ask
 from perceiver.saving import flatten
 from perceiver.training.checkpoints import Checkpoints
-from perceiver.training.loop import Trainer, fit
+from perceiver.training.loop import fit
+from perceiver.training.trainer import Trainer
 from tests.training.test_loop import STEPS, convolved_experiment, final_state
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,9 @@ from perceiver import ConfigError, InputError
 from perceiver.pipeline import training_stream
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.faults import TrainingError
-from perceiver.training.loop import Trainer, fit
+from perceiver.training.loop import fit
 from perceiver.training.spikes import EARLIER, LEAST, Spikes
+from perceiver.training.trainer import Trainer
 from tests.training.test_loop import STEPS, equal, final_state, log_without_rates, tiny_experiment
 
 BAD = 3

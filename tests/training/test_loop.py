@@ -28,8 +28,9 @@ from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import iterate, training_stream
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.experiment import Experiment
-from perceiver.training.loop import Trainer, fit
+from perceiver.training.loop import fit
 from perceiver.training.optimizers import adamw, lamb, warmup_cosine
+from perceiver.training.trainer import Trainer
 
 STEPS = 4
 

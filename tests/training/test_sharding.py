@@ -25,14 +25,14 @@ def test_a_mesh_is_read_from_its_axes():
 
 @pytest.mark.parametrize("text", ["", "data", "data=", "data=x", "data=2,data=2", "rows=2", "data=-1", "data=2;fsdp=2"])
 def test_what_is_no_mesh_is_refused(text):
-    with pytest.raises(ConfigError, match="--mesh: expected each of data, fsdp, tensor"):
+    with pytest.raises(ConfigError, match="--mesh: expected each of data, fsdp, tensor, sequence"):
         MeshShape.parse(text)
 
 
 def test_an_axis_of_nothing_and_a_wrong_number_of_devices_are_refused():
     with pytest.raises(ConfigError, match="at least 1 for fsdp, got 0"):
         MeshShape.parse("fsdp=0")
-    with pytest.raises(ConfigError, match=r"data=2 x fsdp=3 x tensor=1 takes 6 devices, there are \d"):
+    with pytest.raises(ConfigError, match=r"data=2 x fsdp=3 x tensor=1 x sequence=1 takes 6 devices, there are \d"):
         MeshShape(data=2, fsdp=3).mesh(jax.devices())
 
 
@@ -84,6 +84,20 @@ def test_losses_on_a_mesh_are_those_of_one_device(name, found):
 @pytest.mark.slow
 def test_large_arrays_are_cut_over_the_devices(found):
     assert [found[name]["share"] for name in ("one", "data 2", "fsdp 8", "all")] == [1.0, 1.0, 1 / 8, 1 / 4]
+
+
+@pytest.mark.slow
+def test_attention_over_parts_is_the_plain_one_gradients_and_masks_included(found):
+    assert found["attention"]["backend"] == "PARTS"
+    for case, errors in found["attention"]["errors"].items():
+        assert max(errors) < 2e-6, case
+    assert found["attention"]["dropped"] == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_run_whose_long_input_is_cut_has_the_losses_of_one_device(found):
+    np.testing.assert_allclose(found["long"]["losses"], found["long on one"]["losses"], rtol=0, atol=1e-5)
+    assert found["long"]["tokens"] < 0.5 * found["long on one"]["tokens"]
 
 
 @pytest.mark.slow
