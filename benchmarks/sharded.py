@@ -18,7 +18,7 @@ from benchmarks.cases import Canonical
 if TYPE_CHECKING:
     from perceiver.training.sharding import MeshShape
 
-MODELS = (Canonical.IMAGENET_FOURIER, Canonical.IMAGENET_LEARNED, Canonical.LANGUAGE, Canonical.FLOW)
+MODELS = ("imagenet_fourier", "imagenet_learned", "language", "flow")
 MESHES = ("data=1", "fsdp=8", "data=8,fsdp=8", "data=8,fsdp=8,tensor=4")
 HEADER = "| model | mesh | devices | parameters, MiB | optimiser, MiB | activations, MiB |\n|---|---|--:|--:|--:|--:|"
 
@@ -33,7 +33,7 @@ class Share:
 
 
 def sharded(
-    models: tuple[str, ...] = tuple(model.value for model in MODELS),
+    models: tuple[str, ...] = MODELS,
     meshes: tuple[str, ...] = MESHES,
     each: int = 1,
     markdown: Path | None = None,

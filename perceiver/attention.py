@@ -14,6 +14,7 @@ from perceiver.errors import ConfigError
 from perceiver.folded import attend_tokens
 from perceiver.positions import rotate
 from perceiver.products import product
+from perceiver.sequence import cut
 from perceiver.tiles import SAVED, differs_by_query
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float, Int
@@ -181,6 +182,7 @@ class Attention(nnx.Module):
         if backend is Backend.FOLDED and key_norm is not None:
             attended = self._folded(q, x_kv, key_norm, mask, key)
         else:
+            x_kv = cut(x_kv) if backend is Backend.PARTS else x_kv
             x_kv = x_kv if key_norm is None else key_norm(x_kv)
             k, v = self._heads(self.key(x_kv)), self._heads(self.value(x_kv))
             if angles is not None:

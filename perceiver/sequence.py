@@ -27,6 +27,12 @@ def parts() -> int:
     return 1 if mesh.empty else mesh.shape.get(AXIS, 1)
 
 
+def cut(tokens: Array) -> Array:
+    """Tokens [b, n, c], of which each device is to have its part, and to compute no more of what they are made from."""
+    free = PartitionSpec.UNCONSTRAINED
+    return jax.lax.with_sharding_constraint(tokens, PartitionSpec(free, AXIS, free))
+
+
 def attend_over_parts(q: Array, k: Array, v: Array, mask: Array | None, key: jax.Array | None, rate: float) -> Array:
     """As `perceiver.attend.attend`, each device with its part of the keys, whose number the parts divide.
 
