@@ -39,6 +39,7 @@ def pipeline(
     experiments: Positional[tuple[Path, ...]],
     root: Path | None = None,
     threads: int = 2,
+    processes: int = 0,
     seconds: float = 10.0,
     as_json: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
@@ -55,12 +56,13 @@ def pipeline(
         experiments: Files of experiments, as for `perceiver train`; their options stay at their defaults.
         root: Folder of the datasets, for the experiments that take one.
         threads: Threads that prepare batches.
+        processes: Processes that do so instead.
         seconds: Time for each figure; compilation comes on top.
         as_json: Write machine and rows here.
     """
     if not experiments:
         raise InputError("expected the file of an experiment, such as experiments/digits.py")
-    rows = [row(build(path, root), threads, seconds) for path in experiments]
+    rows = [row(build(path, root), threads, processes, seconds) for path in experiments]
     machine = {"machine": describe(None) | {"devices": sorted({d.device_kind for d in jax.devices()})}}
     if as_json is not None:
         as_json.write_bytes(dump(machine | {"rows": rows}))
@@ -74,11 +76,11 @@ def build(path: Path, root: Path | None) -> Experiment:
     return make(root=root) if root is not None and takes_root else make()
 
 
-def row(experiment: Experiment, threads: int, seconds: float) -> dict[str, Any]:
+def row(experiment: Experiment, threads: int, processes: int, seconds: float) -> dict[str, Any]:
     """One experiment's figures, by the names of COLUMNS."""
     trainer = Trainer(experiment)
     state = trainer.start()
-    data = iterate(experiment.batches, threads=threads)
+    data = iterate(experiment.batches, threads=threads, processes=processes)
     try:
         alone = rate(lambda: next(data), seconds)
         held = next(data)
@@ -91,7 +93,7 @@ def row(experiment: Experiment, threads: int, seconds: float) -> dict[str, Any]:
         return metrics["loss"]
 
     taken = rate(lambda: step(held), seconds)
-    data = iterate(experiment.batches, threads=threads)
+    data = iterate(experiment.batches, threads=threads, processes=processes)
     try:
         together = rate(lambda: step(next(data)), seconds)
     finally:
@@ -101,6 +103,7 @@ def row(experiment: Experiment, threads: int, seconds: float) -> dict[str, Any]:
         "experiment": experiment.name,
         "batch": experiment.batch,
         "threads": threads,
+        "processes": processes,
         "pipeline_samples_per_second": pace[0],
         "step_samples_per_second": pace[1],
         "pipeline_over_step": pace[0] / pace[1],

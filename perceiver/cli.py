@@ -136,6 +136,7 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
         stop_at: int | None = None,
         smoke: bool = False,
         mesh: str | None = None,
+        workers: int = 0,
         profile: int = 0,
         coordinator: str | None = None,
         processes: int | None = None,
@@ -150,6 +151,7 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
             stop_at: End after this many steps in all, as if interrupted.
             smoke: Take a few steps only, to see that everything works.
             mesh: Devices to share the work, such as data=4,fsdp=2; one unless given. See docs/training.md.
+            workers: Processes that prepare the data, in place of two threads, where these do not keep up.
             profile: Trace so many steps into the run's folder profile/; docs/training.md says how to read it.
             coordinator: Host and port of the first of several processes; found out where a cluster's launcher says.
             processes: How many there are.
@@ -166,7 +168,7 @@ def _train_command(build: Callable[..., "Experiment"]) -> Callable[..., None]:
 
         shape = None if mesh is None else MeshShape.parse(mesh)
         given = options | ({"smoke": True} if smoke else {})
-        _run(experiment, place, given, stop_at=stop_at, mesh=shape, profile=profile)
+        _run(experiment, place, given, stop_at=stop_at, mesh=shape, profile=profile, workers=workers)
 
     return command
 

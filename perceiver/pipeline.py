@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 from perceiver.errors import InputError
 
@@ -83,6 +84,15 @@ class Skipped:
         self.most = most
         self._problems: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._says = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which notes in silence what this one will say."""
+        return {"most": self.most, "_problems": self.problems, "_says": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -102,7 +112,7 @@ class Skipped:
         with self._lock:
             new = name not in self._problems
             self._problems.setdefault(name, problem)
-        if new:
+        if new and self._says:
             logging.getLogger(__name__).warning("skipped %s: %s", name, problem)
         if len(self) > self.most:
             listed = "".join(f"\n  {name}: {problem}" for name, problem in self.problems.items())
@@ -125,13 +135,18 @@ class Stream(grain.MapDataset):
     def item_numbers(self, number: int) -> list[list[int]]:
         """Which items of its source are in a batch, counted from 0; for each source that it is made from."""
 
+    @property
+    @abc.abstractmethod
+    def skipped(self) -> list[Skipped]:
+        """Where bad samples are noted, for each source that it is made from."""
+
 
 class _Batches(Stream):
     """Rows of batches of so many samples each."""
 
-    def __init__(self, samples: grain.MapDataset, numbers: grain.MapDataset, size: int, rows: range):
+    def __init__(self, samples: grain.MapDataset, numbers: grain.MapDataset, size: int, rows: range, skipped: Skipped):
         super().__init__(samples)
-        self._numbers, self._size, self._rows = numbers, size, rows
+        self._numbers, self._size, self._rows, self._skipped = numbers, size, rows, skipped
 
     def __len__(self) -> int:
         return len(self.parents[0]) // self._size
@@ -144,11 +159,16 @@ class _Batches(Stream):
     def shared(self, process: int, processes: int) -> "_Batches":
         """See Stream."""
         ends = [self._size * number // processes for number in (process, process + 1)]
-        return _Batches(self.parents[0], self._numbers, self._size, range(*ends))
+        return _Batches(self.parents[0], self._numbers, self._size, range(*ends), self._skipped)
 
     def item_numbers(self, number: int) -> list[list[int]]:
         """See Stream."""
         return [[int(self._numbers[number * self._size + row]) for row in self._rows]]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """See Stream."""
+        return [self._skipped]
 
 
 class _Together(Stream):
@@ -173,6 +193,11 @@ class _Together(Stream):
     def item_numbers(self, number: int) -> list[list[int]]:
         """See Stream."""
         return [numbers for stream in self._streams for numbers in stream.item_numbers(number)]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """See Stream."""
+        return [noted for stream in self._streams for noted in stream.skipped]
 
 
 def training_stream(
@@ -200,7 +225,7 @@ def training_stream(
     noted = Skipped() if skipped is None else skipped
     draw = functools.partial(_first_good, source=source, transform=transform, skipped=noted, name=name)
     numbers = grain.MapDataset.source(range(len(source))).seed(seed).shuffle()
-    return _Batches(numbers.random_map(draw).repeat(), numbers, batch, range(batch))
+    return _Batches(numbers.random_map(draw).repeat(), numbers, batch, range(batch), noted)
 
 
 def _first_good(
@@ -244,9 +269,57 @@ def merged(batches: Sequence[Batch]) -> Batch:
     return whole
 
 
-def iterate(stream: grain.MapDataset, start: int = 0, threads: int = 2, ahead: int = 4) -> grain.DatasetIterator:
-    """The batches from number `start` on; `ahead` of them are prepared by `threads` in the background."""
-    return iter(stream[start:].to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)))
+class _Noting(grain.MapDataset):
+    """A stream whose batches come with what is known by then of its bad samples; made in another process."""
+
+    def __init__(self, stream: Stream):
+        super().__init__(stream)
+        self._stream = stream
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        return self._stream[index], [noted.problems for noted in self._stream.skipped]
+
+
+class Batches(Iterator[Batch]):
+    """See `iterate`."""
+
+    def __init__(self, prepared: grain.DatasetIterator, skipped: Sequence[Skipped] | None):
+        self._prepared, self._skipped = prepared, skipped
+
+    def __next__(self) -> Batch:
+        if self._skipped is None:
+            return next(self._prepared)
+        batch, noted = next(self._prepared)
+        for skipped, problems in zip(self._skipped, noted, strict=True):
+            for name, problem in problems.items():
+                skipped.add(name, problem)
+        return batch
+
+    def close(self) -> None:
+        """End the threads and processes behind it."""
+        self._prepared.close()
+
+
+def iterate(stream: Stream, start: int = 0, threads: int = 2, ahead: int = 4, processes: int = 0) -> Batches:
+    """The batches from number `start` on, the same however they are prepared; close it when done.
+
+    threads: that prepare batches, `ahead` of them, in the background. processes: that do so instead, where Python's
+    lock would let threads wait for each other; they take seconds to start, and each reads the dataset for itself.
+    """
+    if not processes:
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        return Batches(iter(stream[start:].to_iter_dataset(options)), None)
+    if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own, which no command line of ours has
+        flags.FLAGS.mark_as_parsed()
+    alone = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    several = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=-(-ahead // processes))
+    noting = _Noting(stream)[start:].to_iter_dataset(alone).mp_prefetch(several)
+    return Batches(iter(noting), stream.skipped)
 
 
 def digest(batch: Batch) -> str:

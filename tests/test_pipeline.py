@@ -1,4 +1,5 @@
 import functools
+import itertools
 import logging
 import threading
 
@@ -192,6 +193,25 @@ def test_they_are_the_same_from_any_position_on():
         later = iterate(real_stream(), position, threads=3)
         assert same(reference()[position : position + 2], [next(later), next(later)])
         later.close()
+
+
+def test_batches_and_notes_of_bad_items_are_the_same_from_processes(caplog):
+    def stream(skipped):
+        return training_stream(Files(20, {3, 11}), sample, seed=0, batch=4, skipped=skipped, name="file")
+
+    noted = [Skipped(), Skipped()]
+    threads, processes = iterate(stream(noted[0]), 1), iterate(stream(noted[1]), 1, processes=2)
+    assert same([next(threads) for _ in range(9)], [next(processes) for _ in range(9)])
+    threads.close()
+    processes.close()
+    assert noted[1].problems == noted[0].problems
+    assert sorted(noted[1].problems) == ["file 11", "file 3"]
+    assert caplog.text.count("skipped file 11: ") == 2  # once for each
+
+    too_many = iterate(stream(Skipped(most=1)), processes=2)
+    with pytest.raises(InputError, match="more than 1 samples are bad"):
+        list(itertools.islice(too_many, 9))
+    too_many.close()
 
 
 def test_several_processes_make_the_rows_of_each_batch_between_them():

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import cloudpickle
+
 from perceiver.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def load_module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    cloudpickle.register_pickle_by_value(module)  # processes that prepare its data cannot import it
     return module
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -55,6 +55,7 @@ def fit(
     log_every: int = 20,
     mesh: MeshShape | None = None,
     profile: int = 0,
+    workers: int = 0,
 ) -> Outcome:
     """Train, or go on training, in `workdir`; the best model is in workdir/model.
 
@@ -65,6 +66,7 @@ def fit(
     mesh: how the devices share the work; unless given one device does it, or, of several processes, all devices, each
         with a part of the batch. A run may go on on another mesh, and with another number of processes.
     profile: trace so many steps of this session into workdir/profile.
+    workers: processes that prepare the data, in place of two threads; see `pipeline.iterate`.
 
     Raises:
         TrainingError: the loss or its gradients are not finite too often.
@@ -76,39 +78,42 @@ def fit(
     if mesh is None and jax.process_count() > 1:
         mesh = MeshShape(data=jax.device_count())
     with held(workdir), Stopping() as stopping:
-        return _fit(experiment, workdir, stop_at, log_every, None if mesh is None else mesh.mesh(), profile, stopping)
+        how = _How(log_every, None if mesh is None else mesh.mesh(), profile, workers)
+        return _fit(experiment, workdir, stop_at, how, stopping)
 
 
-def _fit(
-    experiment: Experiment,
-    workdir: Path,
-    stop_at: int | None,
-    log_every: int,
-    mesh: Mesh | None,
-    profile: int,
-    stopping: Stopping,
-) -> Outcome:
+class _How(NamedTuple):
+    """See `fit`."""
+
+    log_every: int
+    mesh: Mesh | None
+    profile: int
+    workers: int
+
+
+def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, how: _How, stopping: Stopping) -> Outcome:
     pretrained = None
     if experiment.pretraining is not None:
-        before = _fit(experiment.pretraining, workdir / "pretraining", None, log_every, mesh, profile, stopping)
+        before = _fit(experiment.pretraining, workdir / "pretraining", None, how, stopping)
         if not before.finished:
             return dataclasses.replace(before, step=0)
         meet("the pretrained model is in place")
         types = types_in(experiment.pretraining.model)
         pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
-    trainer = Trainer(experiment, pretrained, mesh)
+    trainer = Trainer(experiment, pretrained, how.mesh)
     last = experiment.steps if stop_at is None else min(stop_at, experiment.steps)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        session = _Session(trainer, checkpoints, workdir, profile)
+        session = _Session(trainer, checkpoints, workdir, how)
         title = experiment.name
         logs = workdir if first() else workdir / "processes" / str(jax.process_index())
         with Log(logs, session.done) as log, Bar(title, experiment.steps, session.done, quiet=not first()) as bar:
             if session.done:
                 bar.say(f"{title}: goes on after step {session.done} of {experiment.steps}")
             try:
-                session.run(last, log_every, log, bar, stopping)
+                session.run(last, log, bar, stopping)
             finally:
                 session.profile.end(session.state)
+                session.batches.close()
     return Outcome(
         step=session.done,
         finished=session.done >= experiment.steps,
@@ -127,13 +132,14 @@ class _Session:
     position: batches taken from the stream, which are more than the steps once a run was rolled back.
     """
 
-    def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path, profile: int):
+    def __init__(self, trainer: Trainer, checkpoints: Checkpoints, workdir: Path, how: _How):
         self.trainer, self.checkpoints, self.workdir = trainer, checkpoints, workdir
+        self.log_every = how.log_every
         self.experiment = trainer.experiment
         self.state = trainer.start()
         self.done, self.position, self.rollbacks = 0, 0, 0
         self.best, self.best_step, self.before = -math.inf, 0, 0.0
-        self.profile = Profile(workdir / "profile", profile)
+        self.profile = Profile(workdir / "profile", how.profile)
         self.spikes = None if self.experiment.spike is None else Spikes(self.experiment.spike)
         self._started = time.perf_counter()
         restored = checkpoints.restore(self.state)
@@ -141,7 +147,7 @@ class _Session:
             self.state, record, self.done = restored
             self._take(record)
         mine = self.experiment.batches.shared(jax.process_index(), jax.process_count())
-        self.batches = iterate(mine, self.position)
+        self.batches = iterate(mine, self.position, processes=how.workers)
 
     def _take(self, record: Mapping[str, Any]) -> None:
         """Go on with what a checkpoint noted.
@@ -164,7 +170,7 @@ class _Session:
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self._started
 
-    def run(self, last: int, log_every: int, log: Log, bar: Bar, stopping: Stopping) -> None:
+    def run(self, last: int, log: Log, bar: Bar, stopping: Stopping) -> None:
         means = Mean()
         while self.done < last:
             self.profile.before_step(self.state)
@@ -176,7 +182,7 @@ class _Session:
             means.add(metrics, data=read - started, host=time.perf_counter() - read)
             bar.advance()
             final = stopping.after(self.done) or self.done == last
-            if self.done % log_every == 0 or final:
+            if self.done % self.log_every == 0 or final:
                 loss = self._report(means.take(self.experiment.batch), log, bar)
                 if self.spikes is not None and self.spikes.is_one(loss):
                     self._roll_back(loss, log, bar)

@@ -1,10 +1,11 @@
 """What a finished run says: report.json, report.md, curves.png and the experiment's own pictures."""
 
 import dataclasses
+import functools
 import math
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,24 @@ def run(
     stop_at: int | None = None,
     mesh: MeshShape | None = None,
     profile: int = 0,
+    workers: int = 0,
 ) -> Finished | Outcome:
     """Train to the end and write the report; or train to `stop_at`, or a signal, and give the outcome so far."""
     with held(workdir):
         if first():
             claim(experiment.name, workdir, arguments)
-        outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh, profile=profile)
+        outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh, profile=profile, workers=workers)
         if not outcome.finished or outcome.stopped_by is not None:
             return outcome
-        return _reported(experiment, workdir, arguments, outcome, mesh)
+        return _reported(experiment, workdir, arguments, outcome, functools.partial(fit, mesh=mesh, workers=workers))
 
 
 def _reported(
-    experiment: Experiment, workdir: Path, arguments: Mapping[str, Any], outcome: Outcome, mesh: MeshShape | None
+    experiment: Experiment,
+    workdir: Path,
+    arguments: Mapping[str, Any],
+    outcome: Outcome,
+    train: Callable[[Experiment, Path], Outcome],
 ) -> Finished | Outcome:
     """Train the companions and write the report; or the outcome of a companion that was interrupted."""
     meet("the best model is in place")
@@ -66,7 +72,7 @@ def _reported(
     companions = {}
     for name, companion in experiment.companions.items():
         place = workdir / folder_of(name)
-        ended = fit(companion, place, mesh=mesh)
+        ended = train(companion, place)
         if not ended.finished or ended.stopped_by is not None:
             return ended
         meet("the companion's best model is in place")
