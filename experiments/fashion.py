@@ -4,8 +4,8 @@ perceiver train experiments/fashion.py --root FOLDER     (FOLDER holds fashion_m
 
 Seed 0, the mean log-probability of a picture and its mirror image: patches 91.9 % (91.4 to 92.5; validation 92.1),
 1,123 s on two cores; with `--steps 5000` 92.4 % (91.9 to 92.9). Raw pixels 89.0 % (88.4 to 89.6; validation 89.7),
-2,320 s on one core that other work shared; with 3,250 steps 89.4 % (88.8 to 90.0; validation 90.0). On a fifth of the training pictures logistic regression 81.8 %,
-nearest neighbour 80.7 %; untrained 21 and 11 %.
+2,320 s on one core that other work shared; with 3,250 steps 89.4 % (88.8 to 90.0; validation 90.0). On a fifth of the
+training pictures logistic regression 81.8 %, nearest neighbour 80.7 %; untrained 21 and 11 %.
 
 What mattered for patches: that each is seen with a border, and by a small network. Without both, where a latent takes
 means of the pixels themselves, 90.95 % after 6,500 steps and 90.7 % after 7,500, with 95.2 % of the training pictures.
