@@ -17,6 +17,7 @@ LAYERS = [
         "tokens",
         "positions",
         "products",
+        "sequence",
         "tiles",
         "folded",
         "splash",

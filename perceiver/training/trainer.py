@@ -70,7 +70,7 @@ class Trainer:
         fresh = nnx.state(self.experiment.model.build(self.experiment.seed), nnx.Param, nnx.BatchStat)
         parameters, statistics = nnx.as_pure(fresh)
         if trained is not None:
-            parameters, _ = carried(parameters, trained)
+            parameters, _ = carried(parameters, jax.tree.map(jnp.array, trained))
         ema = None if self.experiment.ema is None else _copied(parameters)
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)

@@ -91,7 +91,7 @@ def test_a_run_with_one_bad_step_resumes_bit_for_bit(tmp_path):
     assert equal(*[final_state(experiment, tmp_path / name) for name in ("whole", "parts")])
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_a_signal_ends_the_session_at_its_step_saved(name, tmp_path, whole):
     number, calls = getattr(signal, name), []
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -188,9 +188,14 @@ def test_a_jump_of_the_loss_goes_back_and_leaves_out_the_data_that_made_it(tmp_p
         _, record, step = checkpoints.restore(Trainer(experiment).start())
     assert (step, record["position"], record["rollbacks"]) == (16, 18, 1)  # back from 10 to 8
 
+
+@pytest.mark.slow
+def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path):
+    experiment = spiking(spiking(0).batches.item_numbers(9)[0][0])
+    fit(experiment, tmp_path / "whole", log_every=1)
     fit(experiment, tmp_path / "parts", stop_at=12, log_every=1)
     fit(experiment, tmp_path / "parts", log_every=1)
-    assert equal(*[final_state(experiment, place) for place in (tmp_path, tmp_path / "parts")])
+    assert equal(*[final_state(experiment, tmp_path / name) for name in ("whole", "parts")])
 
 
 def test_the_same_jump_without_the_option_is_trained_on(tmp_path):

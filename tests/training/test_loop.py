@@ -286,6 +286,7 @@ def test_pretraining_goes_first_and_once(tmp_path):
     assert (tmp_path / "pretraining" / "model" / "MANIFEST.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_some_steps_can_be_traced(tmp_path):
     fit(tiny_experiment(steps=8), tmp_path, profile=2)
     (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
