@@ -39,7 +39,7 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     for place, (title_of, drawn) in enumerate(panels.items()):
         axes = fig.add_subplot(rows, columns, place + 1)
         for name in drawn:
-            _curve(axes, lines, name)
+            _curve(axes, lines, name, among=len(drawn) > 1)
         axes.set_title(title_of.replace("_", " "), fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
@@ -51,13 +51,16 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     fig.savefig(path, dpi=110)
 
 
-def _curve(axes: Any, lines: Sequence[Mapping[str, Any]], name: str) -> None:
-    part = name.partition("/")[2]
+def _curve(axes: Any, lines: Sequence[Mapping[str, Any]], name: str, among: bool) -> None:
+    """among: other parts of the same name are drawn too."""
+    part = name.partition("/")[2] or ("all" if among else "")
     for group in ("train", "validation"):
         points = [(line["step"], float(line[name])) for line in lines if line["group"] == group and name in line]
         if points:
             steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, label=part or group, marker="." if group == "validation" else "")
+            axes.plot(
+                steps, values, label=part or group, marker="." if group == "validation" or len(steps) == 1 else ""
+            )
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str] = (), title: str = "") -> None:
