@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds until something that should happen is given up."""
 
 _STARTER = multiprocessing.get_context("forkserver")

@@ -74,7 +74,7 @@ def same(workdir: Path, words: dict[str, Any], expected: Any) -> None:
 
 def killed(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
     """kill -9 while checkpoints are being saved, again and again in one run; then it goes on to its end."""
-    words = {"steps": 12 * rounds + 20, "checkpoint_every": 1}
+    words = {"steps": 5 * rounds + 10, "checkpoint_every": 1}
     workdir = folder / "killed"
 
     def attempt(number: int) -> None:
