@@ -8,7 +8,7 @@ import pytest
 from tests.faults.rounds import FAULTS, UnavailableError
 
 pytestmark = pytest.mark.slow
-ROUNDS = 5
+ROUNDS = 2
 
 
 @pytest.mark.parametrize("name", FAULTS)
