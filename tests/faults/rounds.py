@@ -279,7 +279,7 @@ def disk_full(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
             log = folder / f"disk-{number}.log"
             process = start(workdir, words, log=log)
             wait_for_steps(process, workdir, 1 + int(rng.integers(3)))
-            with open(disk / "ballast", "wb") as ballast, contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), open(disk / "ballast", "wb") as ballast:  # closing it fails, too
                 while True:
                     ballast.write(bytes(1 << 12))
                     ballast.flush()
