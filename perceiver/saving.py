@@ -112,7 +112,7 @@ def _place(folder: Path, files: dict[str, bytes]) -> Path:
     try:
         os.chmod(aside, 0o755)
         for name, content in files.items():
-            _write_durably(aside / name, content)
+            write_durably(aside / name, content)
         old = None
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -131,6 +131,19 @@ def _place(folder: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder's manifest says of each file: {"sha256", "bytes"} by name; not checked any further.
+
+    Raises:
+        InputError: there is no manifest, or it is of another form.
+    """
+    manifest = read_json(folder / MANIFEST)
+    entries = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(entries, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{folder / MANIFEST}: expected format {FORMAT} with a list of files")
+    return entries
+
+
 def read_folder(folder: str | Path) -> dict[str, bytes]:
     """All files of a folder, after checking every one against the manifest.
 
@@ -140,12 +153,8 @@ def read_folder(folder: str | Path) -> dict[str, bytes]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a model folder, there is none")
-    manifest = read_json(folder / MANIFEST)
-    entries = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(entries, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{folder / MANIFEST}: expected format {FORMAT} with a list of files")
     contents = {}
-    for name, entry in entries.items():
+    for name, entry in read_manifest(folder).items():
         if not isinstance(entry, dict) or Path(name).name != name or name == MANIFEST:
             raise InputError(f"{folder / MANIFEST}: expected plain file names with bytes and sha256, got {name!r:.80}")
         path = folder / name
@@ -282,7 +291,8 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join([*keys, *attributes[1:]])  # the first one is the value inside an nnx.Variable
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk."""
     with open(path, "wb") as file:
         file.write(content)
         file.flush()

@@ -212,7 +212,7 @@ def test_a_failed_save_leaves_the_old_model_in_place(folder, monkeypatch, failin
         raise OSError("no space left")
 
     if failing == "write":
-        monkeypatch.setattr(saving, "_write_durably", full)
+        monkeypatch.setattr(saving, "write_durably", full)
     else:
         replace = saving.os.replace
         monkeypatch.setattr(

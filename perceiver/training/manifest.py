@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perceiver.errors import InputError
-from perceiver.saving import FORMAT, MANIFEST, dump, read_json
+from perceiver.saving import FORMAT, MANIFEST, dump, read_manifest, write_durably
 
 
 def seal(folder: Path) -> None:
@@ -17,10 +17,7 @@ def seal(folder: Path) -> None:
     """
     content = dump({"format": FORMAT, "files": {name: _entry(folder / name) for name in sorted(_files(folder))}})
     aside = folder / f".{MANIFEST}"
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_durably(aside, content)
     os.replace(aside, folder / MANIFEST)
 
 
@@ -32,12 +29,9 @@ def sealed(folder: Path) -> bool:
 def damage(folder: Path) -> str | None:
     """What is first found to differ from the manifest: the file, what was expected and what came; None if nothing."""
     try:
-        manifest = read_json(folder / MANIFEST)
+        entries = read_manifest(folder)
     except InputError as error:
         return str(error)
-    entries = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(entries, dict) or manifest.get("format") != FORMAT:
-        return f"{folder / MANIFEST}: expected format {FORMAT} with a list of files"
     found = _files(folder)
     for name in sorted(entries.keys() | found):
         path = folder / name
