@@ -46,6 +46,11 @@ class Outcome:
     stopped_by: signal.Signals | None = None
     faults: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether something is left to do, or a signal asked to leave it."""
+        return not self.finished or self.stopped_by is not None
+
 
 def fit(
     experiment: Experiment,
@@ -97,7 +102,6 @@ def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, how: _How, 
         before = _fit(experiment.pretraining, workdir / "pretraining", None, how, stopping)
         if not before.finished:
             return dataclasses.replace(before, step=0)
-        meet("the pretrained model is in place")
         types = types_in(experiment.pretraining.model)
         pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
     trainer = Trainer(experiment, pretrained, how.mesh)
@@ -114,6 +118,7 @@ def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, how: _How, 
             finally:
                 session.profile.end(session.state)
                 session.batches.close()
+    meet("the best model is in place")
     return Outcome(
         step=session.done,
         finished=session.done >= experiment.steps,

@@ -24,7 +24,7 @@ from perceiver.training.load import folder_of
 from perceiver.training.lock import held
 from perceiver.training.loop import Outcome, fit
 from perceiver.training.metrics import read_log
-from perceiver.training.processes import first, meet
+from perceiver.training.processes import first
 from perceiver.training.sharding import MeshShape
 
 PACKAGES = ("perceiver", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -53,7 +53,7 @@ def run(
         if first():
             claim(experiment.name, workdir, arguments)
         outcome = fit(experiment, workdir, stop_at=stop_at, mesh=mesh, profile=profile, workers=workers)
-        if not outcome.finished or outcome.stopped_by is not None:
+        if outcome.interrupted:
             return outcome
         return _reported(experiment, workdir, arguments, outcome, functools.partial(fit, mesh=mesh, workers=workers))
 
@@ -66,16 +66,14 @@ def _reported(
     train: Callable[[Experiment, Path], Outcome],
 ) -> Finished | Outcome:
     """Train the companions and write the report; or the outcome of a companion that was interrupted."""
-    meet("the best model is in place")
     started = time.perf_counter()
     report = {"name": experiment.name} | scores(experiment, workdir)
     companions = {}
     for name, companion in experiment.companions.items():
         place = workdir / folder_of(name)
         ended = train(companion, place)
-        if not ended.finished or ended.stopped_by is not None:
+        if ended.interrupted:
             return ended
-        meet("the companion's best model is in place")
         companions[name] = scores(companion, place) | {"seconds": round(ended.seconds, 1)}
         companions[name] |= left_out(companion)
         companions[name]["gained_together"] = gains(report["test"], companions[name]["test"])
