@@ -89,7 +89,8 @@ def share(model: Canonical, shape: "MeshShape", each: int) -> Share:
     batch = each * shape.data * shape.fsdp
     wanted = config(model, tiny=False)
     trainer = Trainer(experiment(wanted, objective(model), batch), mesh=mesh)
-    state = trainer.abstract()
+    state = trainer.abstract
+    assert state is not None
     cut = NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
     inputs: dict[str, Any] = {
         name: jax.ShapeDtypeStruct((batch, *value.shape[1:]), value.dtype, sharding=cut)

@@ -94,11 +94,16 @@ def partition(shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*axes)
 
 
-def shardings(state: Any, mesh: Mesh) -> Any:
-    """The sharding of every array of a state, given as arrays or as their shapes; optimisers' moments lie with their
-    parameters, having their shapes.
+def laid_out(shapes: Any, mesh: Mesh) -> Any:
+    """The shapes of a state's arrays with the sharding of each; optimisers' moments lie with their parameters, having
+    their shapes.
     """
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, partition(leaf.shape, mesh)), state)
+
+    def lies(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, partition(leaf.shape, mesh))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(lies, shapes)
 
 
 def whole(mesh: Mesh) -> NamedSharding:

@@ -15,7 +15,7 @@ from perceiver.model import Perceiver
 from perceiver.pipeline import Batch
 from perceiver.training.experiment import Experiment
 from perceiver.training.faults import NonFinite, kept_where, module_norms
-from perceiver.training.sharding import check_batch, place, seen_by_model, shardings, whole
+from perceiver.training.sharding import check_batch, laid_out, place, seen_by_model, whole
 
 
 @jax.tree_util.register_dataclass
@@ -39,6 +39,7 @@ class Trainer:
     """An experiment's compiled step and the graph of its model.
 
     mesh: devices to train on, where it is more than the first; see `training.sharding`.
+    abstract: on a mesh, the shapes, dtypes and shardings of a state.
     """
 
     def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None, mesh: Mesh | None = None):
@@ -46,20 +47,22 @@ class Trainer:
         self.compilations = 0
         self.graph = nnx.split(experiment.model.abstract())[0]
         self._key = jax.random.key(experiment.seed + 1)
-        placed = None
+        self.abstract: TrainState | None = None
+        self._born, answers = None, None
         if mesh is not None:
             check_batch(experiment.batch, mesh)
-            placed = shardings(jax.eval_shape(self._fresh, self._trained()), mesh), whole(mesh)
-        self._placed = placed
+            self.abstract = laid_out(jax.eval_shape(self._fresh, self._trained()), mesh)
+            self._born = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+            answers = self._born, whole(mesh)
         self.step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
-            self._step, donate_argnums=0, out_shardings=placed
+            self._step, donate_argnums=0, out_shardings=answers
         )
 
     def start(self) -> TrainState:
         """A fresh state; on a mesh, no device ever holds more of it than its part."""
-        if self._placed is None:
+        if self._born is None:
             return self._fresh(self._trained())
-        return jax.jit(self._fresh, out_shardings=self._placed[0])(self._trained())
+        return jax.jit(self._fresh, out_shardings=self._born)(self._trained())
 
     def _trained(self) -> nnx.State | None:
         if self.pretrained is None:
@@ -75,17 +78,6 @@ class Trainer:
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
         return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
-
-    def abstract(self) -> TrainState:
-        """The shapes, dtypes and, on a mesh, shardings of a state; nothing is computed."""
-        shapes = jax.eval_shape(self._fresh, self._trained())
-        if self._placed is None:
-            return shapes
-        return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            self._placed[0],
-        )
 
     def placed(self, batch: Batch) -> Batch:
         """A batch where a step wants it: on a mesh, each device has its samples."""
