@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,20 @@ def said(workdir: Path) -> str:
     return log_of(workdir).read_text(encoding="utf-8", errors="replace")
 
 
-def wait_for_steps(process: BaseProcess, workdir: Path, more: int = 1) -> None:
-    """Until the run has saved so many checkpoints more than it had, or is over."""
-    before, until = steps_of(workdir), time.monotonic() + PATIENCE
-    newest = max(before, default=0)
-    while max(steps_of(workdir), default=0) < newest + more and process.is_alive():
+def wait_until(there: Callable[[], bool], process: BaseProcess, log: Path) -> None:
+    """Until something is there, or the run is over."""
+    until = time.monotonic() + PATIENCE
+    while not there() and process.is_alive():
         if time.monotonic() > until:
             process.kill()
-            raise TimeoutError(f"no checkpoint for {PATIENCE} s; the run said:\n{said(workdir)}")
+            raise TimeoutError(f"nothing for {PATIENCE} s; the run said:\n{log.read_text(errors='replace')}")
         time.sleep(0.005)
+
+
+def wait_for_steps(process: BaseProcess, workdir: Path, more: int = 1, log: Path | None = None) -> None:
+    """Until the run has saved so many checkpoints more than it had, or is over."""
+    wanted = max(steps_of(workdir), default=0) + more
+    wait_until(lambda: max(steps_of(workdir), default=0) >= wanted, process, log or log_of(workdir))
 
 
 def steps_of(workdir: Path) -> list[int]:
@@ -97,6 +102,18 @@ def end(process: BaseProcess, number: signal.Signals | None = None) -> int:
         process.kill()
         raise TimeoutError(f"a run did not end within {PATIENCE} s")
     return 128 - process.exitcode if process.exitcode < 0 else process.exitcode
+
+
+def expect(process: BaseProcess, codes: tuple[int, ...], log: Path, number: signal.Signals | None = None) -> int:
+    """As `end`; assert that the exit code is one of these."""
+    code = end(process, number)
+    assert code in codes, f"ended with {code}: {log.read_text(errors='replace')[-1000:]}"
+    return code
+
+
+def finish(workdir: Path, words: Mapping[str, Any], log: Path | None = None) -> None:
+    """Run, or go on, and assert that it gets to its end."""
+    expect(start(workdir, words, log=log), (0,), log or log_of(workdir))
 
 
 @dataclasses.dataclass(frozen=True)

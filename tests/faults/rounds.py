@@ -17,7 +17,18 @@ import numpy as np
 from perceiver.training.checkpoints import Checkpoints
 from perceiver.training.lock import held
 from perceiver.training.trainer import Trainer
-from tests.faults.processes import Result, end, said, start, steps_of, wait_for_steps
+from tests.faults.processes import (
+    Result,
+    end,
+    expect,
+    finish,
+    log_of,
+    said,
+    start,
+    steps_of,
+    wait_for_steps,
+    wait_until,
+)
 from tests.faults.tiny import tiny
 
 SHOWN = 3
@@ -52,8 +63,7 @@ def final_state(workdir: Path, words: dict[str, Any]) -> tuple[Any, int]:
 def whole(folder: Path, words: dict[str, Any]) -> Any:
     """The last state of the same run where nothing goes wrong."""
     workdir = folder / "whole"
-    code = end(start(workdir, words))
-    assert code == 0, said(workdir)
+    finish(workdir, words)
     return final_state(workdir, words)[0]
 
 
@@ -81,14 +91,12 @@ def killed(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
         process = start(workdir, words)
         wait_for_steps(process, workdir)
         time.sleep(rng.uniform(0.0, 0.2))
-        code = end(process, signal.SIGKILL)
-        assert code in (137, 0), f"ended with {code}: {said(workdir)[-1000:]}"
+        expect(process, (137, 0), log_of(workdir), signal.SIGKILL)
         newest = max(steps_of(workdir))
         _, step = final_state(workdir, words)
         assert step >= newest - 1, f"step {newest} was in place, but only {step} could be used"
         if number == rounds - 1:
-            code = end(start(workdir, words))
-            assert code == 0, said(workdir)[-1000:]
+            finish(workdir, words)
             same(workdir, words, whole(folder, words))
 
     return measured(
@@ -108,15 +116,11 @@ def terminated(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
         workdir = folder / f"terminated-{number}"
         chosen = (signal.SIGTERM, signal.SIGINT)[number % 2]
         process = start(workdir, words)
-        until = time.monotonic() + 120
-        while not (workdir / "metrics.jsonl").is_file() and time.monotonic() < until:
-            time.sleep(0.005)
+        wait_until((workdir / "metrics.jsonl").is_file, process, log_of(workdir))
         time.sleep(rng.uniform(0.5, 3.0))
-        code = end(process, chosen)
-        if code != 0:  # it may have been done already
-            assert code == 128 + chosen, f"ended with {code}: {said(workdir)[-1000:]}"
+        if expect(process, (128 + chosen, 0), log_of(workdir), chosen) != 0:  # it may have been done already
             assert len(steps_of(workdir)) == 1, "nothing was saved"
-            assert end(start(workdir, words)) == 0, said(workdir)[-1000:]
+            finish(workdir, words)
         same(workdir, words, expected)
         shutil.rmtree(workdir)
 
@@ -136,9 +140,7 @@ def clock_jumps(folder: Path, rounds: int, _: np.random.Generator) -> Result:
     def attempt(number: int) -> None:
         workdir = folder / f"clock-{number}"
         for _ in range(20):  # a save in which the clock jumps forth may count as one that took too long
-            code = end(start(workdir, words, jumps=True))
-            assert code in (0, 4), f"ended with {code}: {said(workdir)[-1000:]}"
-            if code == 0:
+            if expect(start(workdir, words, jumps=True), (0, 4), log_of(workdir)) == 0:
                 break
         same(workdir, words, expected)
 
@@ -158,8 +160,7 @@ def two_at_once(folder: Path, rounds: int, _: np.random.Generator) -> Result:
     wait_for_steps(process, workdir)
 
     def attempt(_: int) -> None:
-        code = end(start(workdir, words))
-        assert code == 2, f"ended with {code}"
+        expect(start(workdir, words), (2,), log_of(workdir))
         assert f"at work in it, process {process.pid} on" in said(workdir), said(workdir)[-1000:]
 
     result = measured(
@@ -213,7 +214,7 @@ def damaged(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
     """One bit flipped, or the end cut off, in each file of a checkpoint in turn."""
     words = {"steps": 2, "checkpoint_every": 1}
     workdir = folder / "damaged"
-    assert end(start(workdir, words)) == 0, said(workdir)
+    finish(workdir, words)
     intact = folder / "intact"
     shutil.copytree(workdir / "checkpoints", intact)
     files = sorted(path.relative_to(intact) for path in (intact / "2").rglob("*") if path.is_file())
@@ -278,20 +279,18 @@ def disk_full(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
             workdir = disk / "run"
             log = folder / f"disk-{number}.log"
             process = start(workdir, words, log=log)
-            wait_for_steps(process, workdir, 1 + int(rng.integers(3)))
+            wait_for_steps(process, workdir, 1 + int(rng.integers(3)), log)
             with contextlib.suppress(OSError), open(disk / "ballast", "wb") as ballast:  # closing it fails, too
                 while True:
                     ballast.write(bytes(1 << 12))
                     ballast.flush()
             before = max(steps_of(workdir))
-            code = end(process)
+            expect(process, (4,), log)
             (disk / "ballast").unlink()
-            text = log.read_text()
-            assert code == 4, f"ended with {code}: {text[-1000:]}"
-            assert "No space left on device" in text, text[-1000:]
+            assert "No space left on device" in log.read_text(), log.read_text()[-1000:]
             _, step = final_state(workdir, words)
             assert step >= before - words["checkpoint_every"], f"step {before} was there, but only {step} is left"
-            assert end(start(workdir, words, log=log)) == 0, log.read_text()[-1000:]
+            finish(workdir, words, log)
             same(workdir, words, expected)
 
     return measured(
@@ -308,7 +307,7 @@ def read_only(folder: Path, rounds: int, _: np.random.Generator) -> Result:
     def attempt(number: int) -> None:
         with mounted(folder / f"read-only-{number}", "ro,size=1m") as disk:
             log = folder / f"read-only-{number}.log"
-            assert end(start(disk / "run", {"steps": 1}, log=log)) == 2
+            expect(start(disk / "run", {"steps": 1}, log=log), (2,), log)
             assert "must be writable" in log.read_text(), log.read_text()[-1000:]
 
     return measured("read-only folder", "exit code 2 at once, which says so", rounds, attempt)
@@ -323,7 +322,7 @@ def nan_in_data(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
     def attempt(number: int) -> None:
         words = {"steps": 30, "checkpoint_every": 30, "poisoned": 1, "seed": int(rng.integers(1000))}
         workdir = folder / f"nan-{number}"
-        assert end(start(workdir, words)) == 0, said(workdir)[-1000:]
+        finish(workdir, words)
         report = json.loads((workdir / "report.json").read_text())
         assert report["training"]["nonfinite_steps"] == 6, report["training"]
         state, _ = final_state(workdir, words)
@@ -338,7 +337,7 @@ def all_nan(folder: Path, rounds: int, _: np.random.Generator) -> Result:
     def attempt(number: int) -> None:
         words = {"steps": 100, "poisoned": 40}
         workdir = folder / f"all-nan-{number}"
-        assert end(start(workdir, words)) == 3, said(workdir)[-1000:]
+        expect(start(workdir, words), (3,), log_of(workdir))
         found = json.loads((workdir / "nonfinite.json").read_text())
         assert found["items"], found
         assert found["gradient_norms"], found
@@ -351,10 +350,10 @@ def unreadable(folder: Path, rounds: int, _: np.random.Generator) -> Result:
 
     def attempt(number: int) -> None:
         few, many = folder / f"few-{number}", folder / f"many-{number}"
-        assert end(start(few, {"steps": 10, "unreadable": 3})) == 0, said(few)[-1000:]
+        finish(few, {"steps": 10, "unreadable": 3})
         report = json.loads((few / "report.json").read_text())
         assert report["training"]["skipped_samples"]["count"] == 3, report["training"]
-        assert end(start(many, {"steps": 10, "unreadable": 11})) == 2
+        expect(start(many, {"steps": 10, "unreadable": 11}), (2,), log_of(many))
         assert "more than 10 samples are bad" in said(many), said(many)[-1000:]
 
     return measured("unreadable samples", "counted, named, replaced; more than 10 end the run", rounds, attempt)

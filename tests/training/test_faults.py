@@ -162,10 +162,8 @@ def spiking(item, **changes):
     experiment = tiny_experiment(steps=16, checkpoint_every=2, validate_every=16, **changes)
 
     def sample(index, rng):
-        return dict(plain_sample(index, rng), targets={"label": np.int32(index % 3), "jump": np.float32(index == item)})
-
-    def plain_sample(index, rng):
-        return {"inputs": {"image": rng.random((4, 4, 1)).astype(np.float32)}}
+        targets = {"label": np.int32(index % 3), "jump": np.float32(index == item)}
+        return {"inputs": {"image": rng.random((4, 4, 1)).astype(np.float32)}, "targets": targets}
 
     def objective(model, batch, key):
         loss, metrics = experiment.objective(model, batch, key)
