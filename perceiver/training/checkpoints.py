@@ -24,6 +24,9 @@ Record = Mapping[str, Any]
 DAMAGED = "damaged"
 """Folder beside the checkpoints, for those that are no longer what was written."""
 
+LISTED = "_CHECKPOINT_METADATA"
+"""The file of a step that Orbax reads as soon as it lists the steps; it raises where that cannot be read."""
+
 
 class SaveError(RuntimeError):
     """A checkpoint could not be written; the message says which, why, and which is the newest there is."""
@@ -37,17 +40,19 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder.resolve()
+        self._saving: threading.Thread | None = None
+        self._failure: tuple[int, BaseException] | None = None
+        self._damaged: list[str] = []
+        if first():
+            for path in self._newest_first():
+                if not sealed(path):
+                    shutil.rmtree(path)
+            self._set_aside(whole=False)
+        meet("unfinished checkpoints are gone")
         policy = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
             self.folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
-        self._saving: threading.Thread | None = None
-        self._failure: tuple[int, BaseException] | None = None
-        for step in self.steps if first() else ():
-            if not sealed(self.folder / str(step)):
-                shutil.rmtree(self.folder / str(step))
-        meet("unfinished checkpoints are gone")
-        self._checkpointer.reload()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -134,14 +139,15 @@ class Checkpoints:
         Raises:
             InputError: the checkpoint holds other arrays than `state` (lists them all); or all are damaged.
         """
-        problems = self._set_aside() if first() else []
+        if first():
+            self._set_aside(whole=True)
         meet("damaged checkpoints are gone")
         self._checkpointer.reload()
         step = self.newest
         if step is None:
-            if problems:
+            if self._damaged:
                 raise InputError(
-                    "\n  ".join([f"{self.folder}: no checkpoint is as it was written:", *problems])
+                    "\n  ".join([f"{self.folder}: no checkpoint is as it was written:", *self._damaged])
                     + f"\nThey are in {self.folder.parent / DAMAGED} now; the same command starts from the beginning"
                 )
             return None
@@ -153,20 +159,29 @@ class Checkpoints:
         tree = jax.tree.structure(state)
         return jax.tree.unflatten(tree, [loaded["state"][name] for name in wanted]), saved.custom_metadata, step
 
-    def _set_aside(self) -> list[str]:
-        """Move damaged checkpoints away, from the newest to the first that is not; what is wrong with each."""
-        problems = []
-        for step in reversed(self.steps):
-            problem = damage(self.folder / str(step))
+    def _newest_first(self) -> list[Path]:
+        """Folders of the steps, as they lie on the disk."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((path for path in self.folder.iterdir() if path.name.isdigit()), key=lambda p: -int(p.name))
+
+    def _set_aside(self, whole: bool) -> None:
+        """Move damaged checkpoints away, and note what is wrong with each.
+
+        Looks at what Orbax reads of each step only to list them; with `whole`, also at every file of the newest, until
+        one is as it was written.
+        """
+        for path in self._newest_first():
+            problem = damage(path, None if whole else {LISTED})
             if problem is None:
-                break
-            problems.append(f"step {step}: {problem}")
-            logging.getLogger(__name__).warning("damaged checkpoint, not used: step %d: %s", step, problem)
+                whole = False
+                continue
+            self._damaged.append(f"step {path.name}: {problem}")
+            logging.getLogger(__name__).warning("damaged checkpoint, not used: step %s: %s", path.name, problem)
             place = self.folder.parent / DAMAGED
             place.mkdir(exist_ok=True)
-            taken = sum(1 for _ in place.glob(f"{step}.*"))
-            shutil.move(self.folder / str(step), place / f"{step}.{taken}")
-        return problems
+            taken = sum(1 for _ in place.glob(f"{path.name}.*"))
+            shutil.move(path, place / f"{path.name}.{taken}")
 
 
 def _named(state: Any) -> dict[str, jax.Array]:

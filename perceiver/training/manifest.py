@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,17 @@ def sealed(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def damage(folder: Path) -> str | None:
-    """What is first found to differ from the manifest: the file, what was expected and what came; None if nothing."""
+def damage(folder: Path, names: Collection[str] | None = None) -> str | None:
+    """What is first found to differ from the manifest: the file, what was expected and what came; None if nothing.
+
+    names: the files to look at; all, if None.
+    """
     try:
         entries = read_manifest(folder)
     except InputError as error:
         return str(error)
     found = _files(folder)
-    for name in sorted(entries.keys() | found):
+    for name in sorted(entries.keys() | found if names is None else names):
         path = folder / name
         if name not in found:
             return f"{path}: listed in the manifest, but missing"

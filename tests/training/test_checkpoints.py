@@ -12,7 +12,7 @@ import pytest
 
 from perceiver import InputError
 from perceiver.training import checkpoints as module
-from perceiver.training.checkpoints import Checkpoints, SaveError
+from perceiver.training.checkpoints import LISTED, Checkpoints, SaveError
 from perceiver.training.lock import NAME, held
 from perceiver.training.manifest import damage, seal, sealed
 
@@ -91,6 +91,22 @@ def test_damage_in_any_file_is_named_and_the_one_before_is_used(kind, folder, ca
     with Checkpoints(folder) as checkpoints:  # the step can be saved again
         checkpoints.save(3, STATE, {})
     assert restored(folder)[2] == 3
+
+
+@pytest.mark.parametrize("step", ["2", "3"])
+def test_damage_in_what_is_read_to_list_the_steps_is_survived(step, folder):
+    path = folder / step / LISTED
+    content = path.read_bytes()
+    assert b"performance_metrics" in content
+    path.write_bytes(content.replace(b"performance_metrics", b"performance_meTrics"))
+    assert restored(folder)[2] == (2 if step == "3" else 3)
+    assert (folder.parent / "damaged" / f"{step}.0").is_dir()
+
+
+def test_damage_since_the_folder_was_opened_is_survived(folder):
+    with Checkpoints(folder) as checkpoints:
+        files_of(folder / "3")[-1].write_bytes(b"")
+        assert checkpoints.restore(STATE)[2] == 2
 
 
 def test_where_all_are_damaged_each_is_named(folder):
