@@ -24,6 +24,7 @@ def prepare(
     name: tyro.conf.Positional[Literal["coco_captions_cc", "emoji_noto64", "fsdd", "openclipart96"]],
     root: Path | None = None,
     to: Annotated[Path | None, tyro.conf.arg(metavar="PREPARED")] = None,
+    beam: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="[OPTION=VALUE ...]")] = None,
 ) -> None:
     """Write a dataset as a TFDS folder of ArrayRecord files, then open and decode every record of it.
 
@@ -34,13 +35,16 @@ def prepare(
         name: The dataset.
         root: Folder that holds the dataset's folder; the variable PERCEIVER_DATA unless given, else data/files.
         to: Folder to write into; the variable PERCEIVER_PREPARED unless given.
+        beam: Let an Apache Beam pipeline with these options do the writing, such as "runner=DirectRunner
+            direct_num_workers=4 direct_running_mode=multi_processing". All its workers need to see both folders.
     """
     target = to or os.environ.get(prepared.VARIABLE)
     if not target:
         raise InputError(f"expected a folder to write into: --to PREPARED, or the variable {prepared.VARIABLE}")
     console = Console(stderr=True)
     watch = functools.partial(track, console=console, transient=True, disable=not console.is_terminal)
-    place = prepared.prepare(LAYOUTS[name], root, target, watch)
+    options = None if beam is None else [f"--{option}" for option in beam]
+    place = prepared.prepare(LAYOUTS[name], root, target, watch, options)
     counts = ", ".join(f"{split} {len(part)}" for split, part in prepared.load(LAYOUTS[name], target).items())
     print(f"{place}: {counts}; every record was opened")
 

@@ -7,7 +7,8 @@ Such a folder is read where ROOT/NAME is or holds one, and by anything else that
 PERCEIVER_PREPARED goes before PERCEIVER_DATA.
 
 TFDS' GeneratorBasedBuilder sorts splits above 1 GB through TensorFlow's files and refuses empty ones. So records are
-written by its SequentialWriter: one after the other, in the order of the split.
+written by its SequentialWriter: one after the other, in the order of the split. For datasets that take hours, `--beam`
+has the workers of an Apache Beam pipeline read and write them (see `data.beam`), in the same order.
 """
 
 import functools
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data import shards
+from data.beam import write_with_beam
 from data.lazy import Lazy
 from data.records import Layout, Record, Records, Rows
 from data.root import folder
@@ -88,16 +90,25 @@ def _item(make: Callable[[Record], Item], place: tuple[Records, int]) -> Item:
         return make(record)
 
 
-def prepare(layout: Layout[Any], root: str | Path | None, to: str | Path, watch: Watch = silently) -> Path:
+def prepare(
+    layout: Layout[Any],
+    root: str | Path | None,
+    to: str | Path,
+    watch: Watch = silently,
+    beam: Sequence[str] | None = None,
+) -> Path:
     """Write the prepared form into TO/NAME/VERSION, then open and decode every record of it.
 
     Whatever fails, nothing is left behind.
+
+    beam: options of an Apache Beam pipeline that does the writing.
 
     Returns:
         The TFDS folder.
 
     Raises:
         InputError: the dataset is absent, damaged or altogether empty, or prepared there already.
+        MissingExtraError: `beam` without the extra of that name.
     """
     final = Path(to) / layout.name / VERSION
     if final.exists():
@@ -110,11 +121,13 @@ def prepare(layout: Layout[Any], root: str | Path | None, to: str | Path, watch:
     # Beside the dataset's folder: inside it, a half-written one would be taken for prepared.
     work = Path(tempfile.mkdtemp(prefix=f".{layout.name}-", dir=to))
     try:
-        _write(layout, parts, work, watch)
-        _check(layout, parts, work, watch)
+        written = work if beam is None else write_with_beam(layout, parts, work, VERSION, beam)
+        if beam is None:
+            _write(layout, parts, work, watch)
+        _check(layout, parts, written, watch)
         final.parent.mkdir(exist_ok=True)
-        work.chmod(0o755)  # mkdtemp's are for the owner alone
-        work.rename(final)
+        written.chmod(0o755)  # mkdtemp's are for the owner alone
+        written.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return final

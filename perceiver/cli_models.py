@@ -222,25 +222,38 @@ def inspect_words(words: list[str]) -> None:
 
 
 def inspect(paths: Positional[tuple[Path, ...]], batch: int = 1) -> None:
-    """Show what a model is made of, and how one or several runs went.
+    """Show what a model is made of, and how one or several runs went or are going.
 
     Examples:
         perceiver inspect runs/digits
         perceiver inspect runs/digits-0 runs/digits-1 runs/digits-2      mean ± standard deviation over runs
 
+    Of a run, also one at work, the newest figures are listed and all of them drawn into curves.png in its folder: loss
+    and gradients, where the time goes, FLOP/s and memory, and what goes on in the latents. docs/training.md explains
+    each.
+
     Args:
         paths: Model folders or folders of runs.
         batch: Batch size that the choice of attention kernels is shown for.
     """
-    from perceiver.inspecting import describe_model, describe_runs
+    from perceiver import viz
+    from perceiver.inspecting import describe_model, describe_progress, describe_runs
     from perceiver.pretrained import from_pretrained
     from perceiver.saving import read_json
+    from perceiver.training.metrics import NAME, read_log
 
     if not paths:
         raise InputError("give at least one model folder or folder of a run")
     console = Console()
-    for table in describe_model(from_pretrained(str(paths[0])), batch):
-        console.print(table)
+    logs = {path: read_log(path) for path in paths if (path / NAME).is_file()}
+    if paths[0] not in logs or (paths[0] / "model").is_dir():  # a run has a model from its first validation on
+        for table in describe_model(from_pretrained(str(paths[0])), batch):
+            console.print(table)
     reports = [read_json(path / "report.json") for path in paths if (path / "report.json").is_file()]
     if reports:
         console.print(describe_runs(reports))
+    for path, lines in logs.items():
+        if lines:
+            console.print(describe_progress(lines, str(path)))
+            viz.curves(lines, path / "curves.png", path.name)
+            console.print(f"drawn: {escape(str(path / 'curves.png'))}", highlight=False, soft_wrap=True)

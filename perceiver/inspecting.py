@@ -37,6 +37,30 @@ def describe_runs(reports: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def describe_progress(lines: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The newest figure of each name in a run's log, in readable units."""
+    newest = {}
+    for line in lines:
+        for name in line.keys() - {"step", "group"}:
+            newest[line["group"], name] = line["step"], float(line[name])
+    table = Table(title=f"{title}: step {lines[-1]['step']}")
+    for column in ("kind", "figure", "newest", "of step"):
+        table.add_column(column, justify="left" if column in ("kind", "figure") else "right")
+    for (group, name), (step, value) in sorted(newest.items()):
+        table.add_row(group, name, _readable(name, value), str(step))
+    return table
+
+
+UNITS = {"memory_bytes": (2.0**-20, "MiB"), "flops_per_second": (1e-9, "GFLOP/s"), "seconds_per_step": (1e3, "ms")}
+"""By metric: a factor and the unit that it gives."""
+
+
+def _readable(name: str, value: float) -> str:
+    factor, unit = UNITS.get(name.partition("/")[0], (1.0, ""))
+    number = value * factor
+    return f"{number:,.0f} {unit}".rstrip() if abs(number) >= 1000 else f"{number:.4g} {unit}".rstrip()
+
+
 def _modules(model: Model) -> Table:
     """The parts of a model that is no Perceiver, by attribute."""
     table = Table(title=f"{type(model).__name__}: {_stored(model)}")

@@ -54,13 +54,11 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
 def _curve(axes: Any, lines: Sequence[Mapping[str, Any]], name: str, among: bool) -> None:
     """among: other parts of the same name are drawn too."""
     part = name.partition("/")[2] or ("all" if among else "")
-    for group in ("train", "validation"):
+    for group in ("train", "validation", "latents"):
         points = [(line["step"], float(line[name])) for line in lines if line["group"] == group and name in line]
         if points:
             steps, values = zip(*points, strict=True)
-            axes.plot(
-                steps, values, label=part or group, marker="." if group == "validation" or len(steps) == 1 else ""
-            )
+            axes.plot(steps, values, label=part or group, marker="." if group != "train" or len(steps) == 1 else "")
 
 
 def image_rows(rows: Mapping[str, np.ndarray], path: Path, titles: Sequence[str] = (), title: str = "") -> None:

@@ -105,7 +105,6 @@ def test_predict_answers_about_a_text_and_about_both(run, scan, tmp_path, capsys
     assert "embedding" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_model_is_converted_to_fewer_bits_and_used_in_fewer_bits(run, scan, tmp_path, capsys):
     cli.main(["convert", str(run), str(tmp_path / "small"), "--weights", "bfloat16", "--compute", "bfloat16"])
     cli.main(["inspect", str(tmp_path / "small")])
@@ -123,6 +122,19 @@ def test_inspect_shows_parts_attention_and_runs(run, capsys):
     shown = capsys.readouterr().out
     for word in ("input image", "encoder", "output embedding", "inputs → latents", "test.accuracy", "±", "XLA"):
         assert word in shown
+
+
+def test_inspect_lists_and_draws_what_a_run_says(run, tmp_path, capsys):
+    (tmp_path / "young").mkdir()  # a run that has not validated yet has no model to describe
+    shutil.copy(run / "metrics.jsonl", tmp_path / "young")
+    cli.main(["inspect", str(tmp_path / "young")])
+    shown = capsys.readouterr().out
+    for word in ("share_of_peak", "GFLOP/s", "MiB", "compile_seconds", "gradient_norm/encoder", "latent_rank/within"):
+        assert word in shown
+    for name in ("attention_share", "attention_entropy", "influence"):
+        assert f"{name}/image" in shown
+        assert f"{name}/text" in shown
+    assert (tmp_path / "young" / "curves.png").stat().st_size > 10_000
 
 
 def test_a_run_goes_on_where_it_stopped(interrupted):

@@ -40,7 +40,7 @@ LAYERS = [
     {"smaller"},
     {"zoo"},
     {"pretrained"},
-    {"inference"},
+    {"inference", "diagnostics"},
     {"answers", "inspecting", "training", "viz"},
     {"console"},
     {"cli_models"},

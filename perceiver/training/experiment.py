@@ -42,6 +42,8 @@ class Experiment:
     companions: smaller or other experiments trained in the same run and reported beside, by name.
     summary: figures of all companions together, from their test figures by name.
     pretraining: an experiment that is trained first; parameters of the same name and shape start from its best model.
+    diagnosed: samples of a training batch whose latents each validation looks into, see `perceiver.diagnostics`; the
+        batch has "inputs", and "masks" where there are any. 0 leaves it out.
     most_nonfinite: steps in a row whose loss or gradients are not finite before the run ends; each is left out.
     spike: deviations above its usual height (see `training.spikes`) at which a reported loss sends the run back to its
         newest checkpoint, to go on behind the data that it had reached; None never does. most_rollbacks: how often.
@@ -68,6 +70,7 @@ class Experiment:
     companions: Mapping[str, "Experiment"] = dataclasses.field(default_factory=dict)
     summary: Callable[[Mapping[str, Scores]], Scores] = lambda _: {}
     pretraining: "Experiment | None" = None
+    diagnosed: int = 8
     most_nonfinite: int = 10
     spike: float | None = None
     most_rollbacks: int = 3

@@ -12,10 +12,12 @@ import jax
 from jax.sharding import Mesh
 
 from perceiver.config import types_in
+from perceiver.diagnostics import diagnose
 from perceiver.errors import InputError
 from perceiver.pipeline import Batch, digest, iterate
 from perceiver.pretrained import from_pretrained
 from perceiver.training.checkpoints import Checkpoints
+from perceiver.training.costs import matmul_peak, memory_peaks
 from perceiver.training.experiment import Experiment
 from perceiver.training.faults import TrainingError, describe
 from perceiver.training.lock import held
@@ -124,7 +126,7 @@ def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, how: _How, 
         finished=session.done >= experiment.steps,
         best=session.best,
         best_step=session.best_step,
-        compilations=trainer.compilations,
+        compilations=len(trainer.programs),
         seconds=session.seconds(),
         stopped_by=stopping.signal,
         faults={"nonfinite_steps": int(session.state.faults.total), "rollbacks": session.rollbacks},
@@ -176,19 +178,24 @@ class _Session:
         return self.before + time.perf_counter() - self._started
 
     def run(self, last: int, log: Log, bar: Bar, stopping: Stopping) -> None:
-        means = Mean()
+        devices = 1 if self.trainer.mesh is None else self.trainer.mesh.size
+        means = Mean(peak=devices * matmul_peak(self.experiment.model.compute.value))
         while self.done < last:
             self.profile.before_step(self.state)
             started = time.perf_counter()
             batch = next(self.batches)
             read = time.perf_counter()
-            self.state, metrics = self.trainer.step(self.state, self.trainer.placed(batch))
+            placed = self.trainer.placed(batch)
+            with means.pause():
+                program = self.trainer.program(self.state, placed)  # compiles what is new
+            ready = time.perf_counter()
+            self.state, metrics = program.call(self.state, placed)
             self.done, self.position = self.done + 1, self.position + 1
-            means.add(metrics, data=read - started, host=time.perf_counter() - read)
+            means.add(metrics, data=read - started, host=time.perf_counter() - ready, flops=program.flops)
             bar.advance()
             final = stopping.after(self.done) or self.done == last
             if self.done % self.log_every == 0 or final:
-                loss = self._report(means.take(self.experiment.batch), log, bar)
+                loss = self._report(means.take(self.experiment.batch) | self._costs(), log, bar)
                 if self.spikes is not None and self.spikes.is_one(loss):
                     self._roll_back(loss, log, bar)
                     continue
@@ -199,13 +206,23 @@ class _Session:
             jax.block_until_ready(self.state.step)  # so that steps under way count as training, not as pause
             with means.pause():
                 if validate:
-                    self._validate(log, bar)
+                    self._validate(batch, log, bar)
                 if save:
                     self._save(batch)
             if final:
                 break
         if stopping.signal is not None:
             bar.say(f"{self.experiment.name}: {stopping.signal.name} came; saving step {self.done}")
+
+    def _costs(self) -> dict[str, float]:
+        """Of this session so far: what was compiled and how long that took, and the bytes taken at most."""
+        programs = self.trainer.programs.values()
+        memory = {"step": float(max(program.memory for program in programs))} | memory_peaks()
+        return {
+            "compilations": float(len(programs)),
+            "compile_seconds": sum(program.seconds for program in programs),
+            **{f"memory_bytes/{name}": value for name, value in memory.items()},
+        }
 
     def _report(self, values: dict[str, float], log: Log, bar: Bar) -> float:
         log.write(self.done, "train", values)
@@ -244,8 +261,11 @@ class _Session:
         bar.rewind(self.done)
         bar.say(f"{self.experiment.name}: {said}; back to step {self.done}, the data goes on")
 
-    def _validate(self, log: Log, bar: Bar) -> None:
+    def _validate(self, batch: Batch, log: Log, bar: Bar) -> None:
         model = self.trainer.model(self.state)
+        if self.experiment.diagnosed and first():
+            seen = jax.tree.map(lambda leaf: leaf[: self.experiment.diagnosed], batch)
+            log.write(self.done, "latents", diagnose(model, seen["inputs"], seen.get("masks")))
         scores: dict[str, Any] = dict(self.experiment.validate(model))
         if self.experiment.best not in scores:
             raise InputError(

@@ -16,13 +16,16 @@ from tensorboardX import SummaryWriter
 
 from perceiver.errors import InputError
 
+NAME = "metrics.jsonl"
+"""The file of a run's folder that has a line for each report."""
+
 
 class Log:
     """Writes metrics of a run's folder; a resumed run drops what was written after its checkpoint."""
 
     def __init__(self, workdir: Path, start: int):
         workdir.mkdir(parents=True, exist_ok=True)
-        self.path = workdir / "metrics.jsonl"
+        self.path = workdir / NAME
         _truncate(self.path, start)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 closed by __exit__
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
@@ -41,7 +44,7 @@ class Log:
         self._board.close()
 
     def write(self, step: int, group: str, values: Mapping[str, float]) -> None:
-        """One line: {"step", "group", names: numbers}; group is "train" or "validation"."""
+        """One line: {"step", "group", names: numbers}; group is "train", "validation" or "latents"."""
         numbers = {name: float(value) for name, value in values.items()}
         line = {"step": step, "group": group, **{n: v if math.isfinite(v) else str(v) for n, v in numbers.items()}}
         self._file.write(json.dumps(line) + "\n")
@@ -56,7 +59,7 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: no metrics there.
     """
-    path = workdir / "metrics.jsonl"
+    path = workdir / NAME
     if not path.is_file():
         raise InputError(f"{path}: expected a training run's metrics, there are none")
     lines = []
@@ -80,24 +83,26 @@ def _truncate(path: Path, start: int) -> None:
 class Mean:
     """Means of device scalars between two reports, fetched only when asked for, so that steps are not waited for.
 
-    A step says by "finite" whether it counts; the mean of that is the share of those that do.
+    A step says by "finite" whether it counts; the mean of that is the share of those that do. peak: FLOP/s that the
+    devices reach together at best.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peak: float = math.inf) -> None:
         self._kept: list[Mapping[str, Any]] = []
-        self._since = time.perf_counter()
-        self._data, self._host = 0.0, 0.0
+        self._peak, self._since = peak, time.perf_counter()
+        self._data, self._host, self._flops = 0.0, 0.0, 0
 
-    def add(self, values: Mapping[str, Any], data: float = 0.0, host: float = 0.0) -> None:
-        """Keep one step's metrics, and the seconds that were spent on waiting for its batch and on starting it."""
+    def add(self, values: Mapping[str, Any], data: float = 0.0, host: float = 0.0, flops: int = 0) -> None:
+        """Keep one step's metrics, its FLOPs, and the seconds spent on waiting for its batch and on starting it."""
         self._kept.append(values)
-        self._data, self._host = self._data + data, self._host + host
+        self._data, self._host, self._flops = self._data + data, self._host + host, self._flops + flops
 
     def take(self, batch: int) -> dict[str, float]:
         """Means since the last call, with examples per second; starts anew.
 
         seconds_per_step/data: the loop waited for a batch. /host: it told the device what to do. /device: it waited for
-        the device. A device that is never waited for has nothing to do at times.
+        the device. A device that is never waited for has nothing to do at times. flops_per_second: of matrix products;
+        share_of_peak: what that is of the most that the devices reach.
         """
         kept = jax.device_get(self._kept)
         counted = [values for values in kept if values["finite"]] or kept
@@ -107,7 +112,9 @@ class Mean:
         means["examples_per_second"] = steps * batch / (now - self._since)
         means["seconds_per_step/data"], means["seconds_per_step/host"] = self._data / steps, self._host / steps
         means["seconds_per_step/device"] = max(now - self._since - self._data - self._host, 0.0) / steps
-        self._kept, self._since, self._data, self._host = [], now, 0.0, 0.0
+        means["flops_per_second"] = self._flops / (now - self._since)
+        means["share_of_peak"] = means["flops_per_second"] / self._peak
+        self._kept, self._since, self._data, self._host, self._flops = [], now, 0.0, 0.0, 0
         return means
 
     def pause(self) -> "_Pause":

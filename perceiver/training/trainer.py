@@ -1,7 +1,6 @@
 """One step of training, compiled: gradients, the optimiser, the average, and what of it lies on which device."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from perceiver.model import Perceiver
 from perceiver.pipeline import Batch
+from perceiver.training.costs import Program, compiled
 from perceiver.training.experiment import Experiment
 from perceiver.training.faults import NonFinite, kept_where, module_norms
 from perceiver.training.sharding import check_batch, laid_out, place, seen_by_model, whole
@@ -40,11 +40,12 @@ class Trainer:
 
     mesh: devices to train on, where it is more than the first; see `training.sharding`.
     abstract: on a mesh, the shapes, dtypes and shardings of a state.
+    programs: the compiled steps, one for each shape of a batch, in the order of their first use.
     """
 
     def __init__(self, experiment: Experiment, pretrained: Perceiver | None = None, mesh: Mesh | None = None):
         self.experiment, self.pretrained, self.mesh = experiment, pretrained, mesh
-        self.compilations = 0
+        self.programs: dict[Any, Program] = {}
         self.graph = nnx.split(experiment.model.abstract())[0]
         self._key = jax.random.key(experiment.seed + 1)
         self.abstract: TrainState | None = None
@@ -54,9 +55,7 @@ class Trainer:
             self.abstract = laid_out(jax.eval_shape(self._fresh, self._trained()), mesh)
             self._born = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
             answers = self._born, whole(mesh)
-        self.step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]] = jax.jit(
-            self._step, donate_argnums=0, out_shardings=answers
-        )
+        self._jitted = jax.jit(self._step, donate_argnums=0, out_shardings=answers)
 
     def start(self) -> TrainState:
         """A fresh state; on a mesh, no device ever holds more of it than its part."""
@@ -78,6 +77,18 @@ class Trainer:
         # Compiled as one: an optimiser's start is a small program for each shape of parameter otherwise.
         optimizer = jax.jit(self.experiment.optimizer.init)(parameters)
         return TrainState(jnp.asarray(0, jnp.int32), parameters, statistics, optimizer, ema, NonFinite.none())
+
+    def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        """One update, and its metrics. The state is given away."""
+        return self.program(state, batch).call(state, batch)
+
+    def program(self, state: TrainState, batch: Batch) -> Program:
+        """The compiled step for batches of this shape."""
+        leaves, tree = jax.tree.flatten(batch)
+        shape = tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
+        if shape not in self.programs:
+            self.programs[shape] = compiled(self._jitted, state, batch)
+        return self.programs[shape]
 
     def placed(self, batch: Batch) -> Batch:
         """A batch where a step wants it: on a mesh, each device has its samples."""
@@ -106,7 +117,6 @@ class Trainer:
         return loss, metrics, statistics, gradients
 
     def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        self.compilations += 1  # runs when JAX traces, which is once per compilation
         with seen_by_model(self.mesh):
             return self._stepped(state, batch)
 

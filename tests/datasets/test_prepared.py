@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from data import coco_captions_cc, emoji_noto64, fsdd, openclipart96, prepare, prepared, shards
-from perceiver import InputError
+from perceiver import InputError, MissingExtraError
 from tests.datasets.making import coco, emoji, openclipart, recordings, same_items
 
 MAKERS = {coco_captions_cc: coco, emoji_noto64: emoji, fsdd: recordings, openclipart96: openclipart}
@@ -166,3 +166,40 @@ def test_nothing_of_it_needs_tensorflow_and_files_need_no_tfds(tmp_path):
 def test_a_folder_without_a_prepared_form_has_none(tmp_path):
     assert shards.find(tmp_path) is None
     assert shards.find(tmp_path / "absent") is None
+
+
+BEAM = {
+    "in this process": (),
+    "two processes": ("--runner=DirectRunner", "--direct_num_workers=2", "--direct_running_mode=multi_processing"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", BEAM)
+def test_beam_writes_the_same_records_in_the_same_order(how, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'perceiver[beam]'")
+    recordings(tmp_path / "raw", indices=(0,))  # two splits are empty
+    place = prepared.prepare(fsdd.LAYOUT, tmp_path / "raw", tmp_path / "prepared", beam=BEAM[how])
+    assert place == tmp_path / "prepared" / "fsdd" / "1.0.0"
+    from_files, from_records = fsdd.load(tmp_path / "raw"), fsdd.load(tmp_path / "prepared")
+    assert {name: len(part) for name, part in from_records.items()} == {"train": 0, "validation": 0, "test": 4}
+    assert all(same_items(a, b) for a, b in zip(from_files["test"], from_records["test"], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", BEAM)
+def test_what_beam_cannot_read_is_named_and_nothing_is_left(how, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs Apache Beam: pip install 'perceiver[beam]'")
+    recordings(tmp_path / "raw", indices=(0,))
+    broken = sorted((tmp_path / "raw").rglob("*.wav"))[1]
+    broken.write_bytes(b"junk")
+    with pytest.raises(InputError, match=f"^{broken}: expected a file that starts with RIFF"):
+        prepared.prepare(fsdd.LAYOUT, tmp_path / "raw", tmp_path / "prepared", beam=BEAM[how])
+    assert not list((tmp_path / "prepared").iterdir())
+
+
+def test_beam_is_an_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    recordings(tmp_path / "raw", indices=(0,))
+    with pytest.raises(MissingExtraError, match=r"perceiver\[beam\]"):
+        prepared.prepare(fsdd.LAYOUT, tmp_path / "raw", tmp_path / "prepared", beam=())

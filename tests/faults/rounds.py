@@ -134,7 +134,7 @@ def terminated(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
 
 def clock_jumps(folder: Path, rounds: int, _: np.random.Generator) -> Result:
     """A system clock that jumps by an hour or two, both ways, once a second."""
-    words = {"steps": 200, "checkpoint_every": 10}
+    words = {"steps": 100, "checkpoint_every": 10}
     expected = whole(folder, words)
 
     def attempt(number: int) -> None:
@@ -271,7 +271,7 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
 
 def disk_full(folder: Path, rounds: int, rng: np.random.Generator) -> Result:
     """A disk that fills up while a run saves to it; then room is made and the run goes on."""
-    words = {"steps": 400, "checkpoint_every": 5, "width": 64}
+    words = {"steps": 150, "checkpoint_every": 5, "width": 64}
     expected = whole(folder, words)
 
     def attempt(number: int) -> None:

@@ -67,6 +67,7 @@ def tiny(
         steps=steps,
         batch=8,
         seed=seed,
+        diagnosed=0,
         validate=accuracy,
         best="accuracy",
         test=accuracy,

@@ -38,19 +38,23 @@ def share_of(state):
     return max(leaf.addressable_shards[0].data.size / leaf.size for leaf in kernels)
 
 
-def losses_of(experiment, mesh, share=True):
-    """The losses of a run's steps; then the largest share of an array that a device holds, and the compilations."""
+def trained(experiment, mesh):
+    """The trainer, the state after all steps, and the losses."""
     trainer = Trainer(experiment, mesh=mesh)
     state, losses = trainer.start(), []
     for step in range(experiment.steps):
         state, metrics = trainer.step(state, trainer.placed(experiment.batches[step]))
         losses.append(float(metrics["loss"]))
-    if not share:
-        return {"losses": losses}
+    return trainer, state, losses
+
+
+def losses_of(experiment, mesh):
+    """The losses of a run's steps; then the largest share of an array that a device holds, and the compilations."""
+    trainer, state, losses = trained(experiment, mesh)
     share = share_of(state)
     kept = trainer.model(state)
     answer = np.asarray(kept({"image": np.ones((1, 4, 4, 1), np.float32)})["label"])
-    return {"losses": losses, "share": share, "compilations": trainer.compilations, "answer": answer.tolist()}
+    return {"losses": losses, "share": share, "compilations": len(trainer.programs), "answer": answer.tolist()}
 
 
 def attention_over_parts():
@@ -107,12 +111,12 @@ def long_experiment():
     )
 
 
-def arrays_of_all_tokens(experiment, mesh):
-    """How many arrays of a compiled step have all of the 16,384 tokens on one device."""
-    trainer = Trainer(experiment, mesh=mesh)
-    batch = trainer.placed(experiment.batches[0])
-    program = trainer.step.lower(trainer.start(), batch).compile().as_text()
-    return sum("16384" in shape for shape in re.findall(r"= f32\[([\d,]*)\]", program))
+def long_losses_of(mesh):
+    """The losses, and how many arrays of the compiled step have all of the 16,384 tokens on one device."""
+    trainer, _, losses = trained(long_experiment(), mesh)
+    (program,) = trainer.programs.values()
+    shapes = re.findall(r"= f32\[([\d,]*)\]", program.call.as_text())
+    return {"losses": losses, "whole": sum("16384" in shape for shape in shapes)}
 
 
 def main(folder):
@@ -121,8 +125,7 @@ def main(folder):
 
     found["attention"] = attention_over_parts()
     for name, shape in {"long on one": None, "long": MeshShape(sequence=4)}.items():
-        found[name] = {"losses": losses_of(long_experiment(), mesh_of(shape), share=False)["losses"]}
-        found[name]["whole"] = arrays_of_all_tokens(long_experiment(), mesh_of(shape))
+        found[name] = long_losses_of(mesh_of(shape))
 
     # A run that goes on on another mesh, and then on one device.
     run = folder / "run"

@@ -73,3 +73,14 @@ def test_a_mean_is_of_the_steps_that_are_finite():
     assert (taken["loss"], taken["finite"]) == (2.0, 0.5)
     mean.add({"loss": float("nan"), "finite": False})
     assert math.isnan(mean.take(batch=1)["loss"])
+
+
+def test_flops_are_a_rate_and_a_share_of_the_peak():
+    mean = Mean(peak=2e6)
+    for flops in (1000, 3000):
+        mean.add({"loss": 1.0, "finite": True}, flops=flops)
+    taken = mean.take(batch=1)
+    assert taken["flops_per_second"] == pytest.approx(2000 * taken["examples_per_second"])
+    assert taken["share_of_peak"] == pytest.approx(taken["flops_per_second"] / 2e6)
+    mean.add({"loss": 1.0, "finite": True})
+    assert mean.take(batch=1)["flops_per_second"] == 0.0
