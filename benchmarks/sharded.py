@@ -98,8 +98,7 @@ def share(model: Canonical, shape: "MeshShape", each: int) -> Share:
     }
     labels = (batch, inputs["text"].shape[1]) if model is Canonical.LANGUAGE else (batch,)
     targets = {"label": jax.ShapeDtypeStruct(labels, "int32", sharding=cut)}
-    step: Any = trainer.step
-    compiled = step.lower(state, {"inputs": inputs, "targets": targets}).compile()
+    compiled: Any = trainer.program(state, {"inputs": inputs, "targets": targets}).call
     return Share(_bytes(state.parameters), _bytes(state.optimizer), compiled.memory_analysis().temp_size_in_bytes)
 
 

@@ -66,7 +66,7 @@ def test_training_leaves_a_report_with_every_promised_figure_and_picture(run):
         assert name in text
     assert any((run / "tensorboard").iterdir())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {line["group"] for line in lines} == {"train", "validation"}
+    assert {line["group"] for line in lines} == {"train", "validation", "latents"}
 
 
 def test_evaluate_reproduces_the_report_from_the_saved_folder(run, capsys):

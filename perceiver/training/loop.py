@@ -189,7 +189,7 @@ class _Session:
             with means.pause():
                 program = self.trainer.program(self.state, placed)  # compiles what is new
             ready = time.perf_counter()
-            self.state, metrics = program.call(self.state, placed)
+            self.state, metrics = self.trainer.step(self.state, placed)
             self.done, self.position = self.done + 1, self.position + 1
             means.add(metrics, data=read - started, host=time.perf_counter() - ready, flops=program.flops)
             bar.advance()

@@ -47,7 +47,8 @@ class Trainer:
         self.experiment, self.pretrained, self.mesh = experiment, pretrained, mesh
         self.programs: dict[Any, Program] = {}
         self.graph = nnx.split(experiment.model.abstract())[0]
-        self._key = jax.random.key(experiment.seed + 1)
+        # Given to the program, so that runs with other seeds share it; on the host, as all processes have to have it.
+        self._key = np.asarray(jax.random.key_data(jax.random.key(experiment.seed + 1)))
         self.abstract: TrainState | None = None
         self._born, answers = None, None
         if mesh is not None:
@@ -80,14 +81,14 @@ class Trainer:
 
     def step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         """One update, and its metrics. The state is given away."""
-        return self.program(state, batch).call(state, batch)
+        return self.program(state, batch).call(state, batch, self._key)
 
     def program(self, state: TrainState, batch: Batch) -> Program:
         """The compiled step for batches of this shape."""
         leaves, tree = jax.tree.flatten(batch)
         shape = tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
         if shape not in self.programs:
-            self.programs[shape] = compiled(self._jitted, state, batch)
+            self.programs[shape] = compiled(self._jitted, state, batch, self._key)
         return self.programs[shape]
 
     def placed(self, batch: Batch) -> Batch:
@@ -103,10 +104,11 @@ class Trainer:
         return nnx.merge(self.graph, *jax.tree.map(lambda leaf: leaf.addressable_data(0), together))
 
     def gradients(
-        self, state: TrainState, batch: Batch
+        self, state: TrainState, batch: Batch, seed: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array], nnx.State, nnx.State]:
-        """A step's loss, metrics, new statistics and gradients."""
-        key = jax.random.fold_in(self._key, state.step)
+        """A step's loss, metrics, new statistics and gradients. seed: the run's key as data, its own unless given."""
+        data = jnp.asarray(self._key) if seed is None else seed
+        key = jax.random.fold_in(jax.random.wrap_key_data(data), state.step)
 
         def loss_of(parameters: nnx.State) -> tuple[jax.Array, tuple[dict[str, jax.Array], nnx.State]]:
             model = nnx.merge(self.graph, parameters, state.statistics)
@@ -116,12 +118,12 @@ class Trainer:
         (loss, (metrics, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.parameters)
         return loss, metrics, statistics, gradients
 
-    def _step(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def _step(self, state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         with seen_by_model(self.mesh):
-            return self._stepped(state, batch)
+            return self._stepped(state, batch, seed)
 
-    def _stepped(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss, metrics, statistics, gradients = self.gradients(state, batch)
+    def _stepped(self, state: TrainState, batch: Batch, seed: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        loss, metrics, statistics, gradients = self.gradients(state, batch, seed)
         updates, optimizer = self.experiment.optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         ema = None if state.ema is None else self._averaged(state.ema, parameters, state.step)

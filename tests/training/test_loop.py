@@ -184,6 +184,15 @@ def test_a_run_compiles_its_step_once(whole):
     assert (whole[1].compilations, whole[1].step) == (1, STEPS)
 
 
+def test_runs_with_other_seeds_share_their_program():
+    texts = set()
+    for seed in (0, 1):
+        trainer = Trainer(tiny_experiment(seed=seed))
+        batch = trainer.experiment.batches[0]
+        texts.add(trainer.program(trainer.start(), batch).call.as_text())
+    assert len(texts) == 1
+
+
 def test_a_step_that_draws_its_latents_and_depth_compiles_once_too(tmp_path):
     outcome = fit(tiny_experiment(steps=6, encoder={"min_latents": 1, "min_depth": 1}), tmp_path)
     assert (outcome.compilations, outcome.step) == (1, 6)
@@ -201,7 +210,7 @@ def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
     trainer, batch = Trainer(experiment), next(iterate(experiment.batches))
     state = final_state(experiment, tmp_path)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype(jnp.float32)}
-    assert "bf16" in trainer.step.lower(state, batch).as_text()
+    assert "bf16" in str(jax.make_jaxpr(trainer.gradients)(state, batch))
     assert all(np.isfinite(line["loss"]) for line in log_without_rates(tmp_path) if line["group"] == "train")
 
 
