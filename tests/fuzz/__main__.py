@@ -24,7 +24,7 @@ MEMORY = 4 * 2**30
 SECONDS = 20
 """That one file may take."""
 LARGEST = 4096
-"""Bytes of a random file."""
+"""Bytes of a random file, where none of those that it is made of is larger."""
 
 
 def fuzz(inputs: int = 100_000, seed: int = 1, only: tuple[str, ...] = ()) -> None:
@@ -77,9 +77,11 @@ def _guided(target: Target, inputs: int, seed: int, folder: Path, place: Path) -
 
     start = folder / "corpus"
     start.mkdir()
-    for name, content in target.seeds().items():
+    seeds = target.seeds()
+    for name, content in seeds.items():
         (start / name).write_bytes(content)
-    flags = [f"-runs={inputs}", f"-seed={seed}", f"-max_len={LARGEST}", f"-timeout={SECONDS}", "-rss_limit_mb=4096"]
+    largest = max(LARGEST, *map(len, seeds.values()))
+    flags = [f"-runs={inputs}", f"-seed={seed}", f"-max_len={largest}", f"-timeout={SECONDS}", "-rss_limit_mb=4096"]
     atheris.Setup([sys.argv[0], *flags, str(start)], lambda content: enter(target, place, content))
     atheris.Fuzz()
 

@@ -1,6 +1,7 @@
 """Every door, with small files that it lets in, to be changed at random."""
 
 import dataclasses
+import gzip
 import io
 import json
 import pickle
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
+from data.idx import read_idx
 from perceiver import Block, Classes, Encoder, Fourier, Image, PerceiverConfig, from_pretrained
 from perceiver.config import from_json, merge, network_json, preprocessing_json
 from perceiver.errors import ConfigError, InputError
+from perceiver.flow import read_flo
 from perceiver.hub import read_safetensors
-from perceiver.io import read_audio, read_image, read_points
+from perceiver.io import read_audio, read_image, read_points, read_video, read_video_audio
 from perceiver.io.pickles import read_pickle
 from perceiver.model import ModelConfig
 from perceiver.saving import CONFIG, HOST, WEIGHTS, known_types, parse, write_folder
@@ -121,6 +124,47 @@ def _pickles() -> Files:
     return {str(protocol): pickle.dumps(tree, protocol) for protocol in (2, 4, 5)}
 
 
+def _film(form: str) -> Callable[[], Files]:
+    def make() -> Files:
+        import av
+
+        file = io.BytesIO()
+        with av.open(file, "w", format=form) as film:
+            picture, sound = film.add_stream("mpeg4", rate=10), film.add_stream("pcm_s16le", rate=8000, layout="mono")
+            picture.width, picture.height, picture.pix_fmt = 16, 16, "yuv420p"
+            rng = np.random.default_rng(0)
+            for _ in range(3):
+                frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (16, 16, 3), np.uint8), "rgb24")
+                film.mux(picture.encode(frame))
+            film.mux(picture.encode())
+            wave = av.AudioFrame.from_ndarray(rng.integers(-999, 999, (1, 400)).astype(np.int16), "s16", "mono")
+            wave.sample_rate = 8000
+            film.mux(sound.encode(wave))
+            film.mux(sound.encode())
+        return {form: file.getvalue()}
+
+    return make
+
+
+def _animations() -> Files:
+    rng = np.random.default_rng(0)
+    frames = [Picture.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8)) for _ in range(3)]
+    found = {}
+    for kind in ("GIF", "WEBP", "PNG"):
+        file = io.BytesIO()
+        frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=100)
+        found[kind] = file.getvalue()
+    return found
+
+
+def _idx() -> Files:
+    return {"two": gzip.compress(struct.pack(">IIII", 0x0803, 2, 3, 2) + bytes(range(12)))}
+
+
+def _flo() -> Files:
+    return {"small": b"PIEH" + struct.pack("<2i", 2, 3) + np.arange(12, dtype="<f4").tobytes()}
+
+
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +213,19 @@ def _read_weights(path: Path) -> object:
     return from_pretrained(write_folder(path.with_suffix(".model"), files))
 
 
+HUB = Path(__file__).parents[1] / "goldens" / "hf_clip"
+
+
+def _read_hub(path: Path) -> object:
+    """A folder of the Hugging Face Hub whose config, if it is JSON, or else whose weights are these bytes."""
+    folder = path.with_suffix(".hub")
+    folder.mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        changed = path.suffix == Path(name).suffix
+        (folder / name).write_bytes((path if changed else HUB / name).read_bytes())
+    return from_pretrained(folder)
+
+
 def _manifests() -> Files:
     return {"one": b'{"format": 1, "files": {"a": {"sha256": "00", "bytes": 1}}}'}
 
@@ -194,10 +251,25 @@ TARGETS: dict[str, Target] = {
     "npz": Target(".npz", read_points, _npz),
     "kitti": Target(".bin", read_points, lambda: {"two": struct.pack("<8f", *range(8))}),
     "nuscenes": Target(".pcd.bin", read_points, lambda: {"two": struct.pack("<10f", *range(10))}),
+    "mp4": Target(".mov", lambda path: read_video(path, 4), _film("mov")),
+    "mkv": Target(".mkv", lambda path: read_video(path, 4), _film("matroska")),
+    "film-sound": Target(".mkv", read_video_audio, _film("matroska")),
+    "animation": Target(".gif", lambda path: read_video(path, 4), _animations),
+    "flo": Target(".flo", read_flo, _flo),
+    "idx": Target(".gz", lambda path: read_idx(path, (3, 2)), _idx),
     "pickle": Target(".pkl", read_pickle, _pickles),
     "config": Target(".json", _read_config, _configs, (InputError, ConfigError)),
     "safetensors": Target(".safetensors", read_safetensors, _safetensors),
     "weights": Target(".safetensors", _read_weights, _weights, (InputError, ConfigError)),
+    "hub-config": Target(
+        ".json", _read_hub, lambda: {"clip": (HUB / "config.json").read_bytes()}, (InputError, ConfigError)
+    ),
+    "hub-weights": Target(
+        ".safetensors",
+        _read_hub,
+        lambda: {"clip": (HUB / "model.safetensors").read_bytes()},
+        (InputError, ConfigError),
+    ),
     "manifest": Target(".json", _read_manifest, _manifests, (InputError, ConfigError)),
 }
 
