@@ -35,8 +35,9 @@ from perceiver import (
     viz,
 )
 from perceiver.augment import shift_and_turn
+from perceiver.contrast import Embedded, infonce
 from perceiver.inference import ask, ask_all, look
-from perceiver.objectives import accuracy, contrastive, cross_entropy, squared_error
+from perceiver.objectives import accuracy, cross_entropy, squared_error
 from perceiver.pipeline import Batch, Sample, training_stream
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
@@ -82,9 +83,9 @@ def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[ja
     name = model.decode(model.encode({"text": text}, key=text_key), ["embedding"], key=text_key)["embedding"]
 
     wanted = batch["targets"]["image"].reshape(len(image), 64, 1)[:, pixels]
-    scale = jnp.exp(model.decoders["embedding"].head.log_scale[...])
+    log_scale = model.decoders["embedding"].head.log_scale[...]
     classify = cross_entropy(answers["label"], label, smoothing=SMOOTHING)
-    align = contrastive(answers["embedding"], name, label[:, None] == text_label[None], scale)
+    align = infonce(Embedded(answers["embedding"], label), Embedded(name, text_label), log_scale)
     rebuild = squared_error(answers["image"], wanted)
     metrics = {
         "classification": classify,

@@ -54,24 +54,3 @@ def absolute_error(
 ) -> Float[Array, ""]:
     """Mean absolute error over the channels and what the mask keeps."""
     return mean(jnp.abs(prediction - target).mean(axis=-1), mask)
-
-
-def contrastive(
-    left: Float[Array, "n c"],
-    right: Float[Array, "m c"],
-    positive: Bool[Array, "n m"],
-    scale: Float[Array, ""],
-) -> Float[Array, ""]:
-    """InfoNCE in both directions with any number of positives per row (CLIP, arXiv 2103.00020; SupCon, 2004.11362).
-
-    left, right: embeddings of length 1. positive: which pairs belong together. scale: 1 / temperature.
-    Each row's loss is the mean over its positives of -log softmax; rows without a positive count nothing.
-    """
-    logits = scale * left @ right.T
-    return (_one_way(logits, positive) + _one_way(logits.T, positive.T)) / 2
-
-
-def _one_way(logits: Float[Array, "n m"], positive: Bool[Array, "n m"]) -> Float[Array, ""]:
-    likelihood = jnp.where(positive, jax.nn.log_softmax(logits, axis=-1), 0.0).sum(axis=-1)
-    count = positive.sum(axis=-1)
-    return mean(-likelihood / jnp.maximum(count, 1), count > 0)

@@ -18,6 +18,7 @@ LAYERS = [
         "positions",
         "products",
         "sequence",
+        "contrast",
         "tiles",
         "folded",
         "splash",

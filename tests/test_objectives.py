@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver.objectives import absolute_error, accuracy, contrastive, cross_entropy, squared_error
+from perceiver.objectives import absolute_error, accuracy, cross_entropy, squared_error
 
 
 def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes():
@@ -49,34 +49,3 @@ def test_errors_are_means_over_channels_and_kept_items():
     mask = jnp.asarray([True, False])
     assert float(squared_error(prediction, target, mask)) == 5.0
     assert float(absolute_error(prediction, target, mask)) == 2.0
-
-
-def unit(key, shape):
-    x = jax.random.normal(jax.random.key(key), shape)
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def test_contrastive_with_one_positive_each_is_the_mean_of_two_cross_entropies():
-    left, right = unit(0, (5, 8)), unit(1, (5, 8))
-    logits = 10.0 * left @ right.T
-    expected = (cross_entropy(logits, jnp.arange(5)) + cross_entropy(logits.T, jnp.arange(5))) / 2
-    got = contrastive(left, right, jnp.eye(5, dtype=bool), jnp.asarray(10.0))
-    assert float(got) == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_contrastive_ignores_rows_without_a_positive_and_averages_several():
-    left, right = unit(0, (3, 8)), unit(1, (4, 8))
-    positive = jnp.asarray([[True, True, False, False], [False] * 4, [False, False, False, True]])
-    logits = np.asarray(5.0 * left @ right.T, np.float64)
-    rows = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    columns = logits - np.log(np.exp(logits).sum(0, keepdims=True))
-    across = -np.mean([(rows[0, 0] + rows[0, 1]) / 2, rows[2, 3]])
-    down = -np.mean([columns[0, 0], columns[0, 1], columns[2, 3]])
-    assert float(contrastive(left, right, positive, jnp.asarray(5.0))) == pytest.approx((across + down) / 2, rel=1e-5)
-
-
-def test_contrastive_has_finite_gradients_where_nothing_is_positive():
-    grad = jax.grad(lambda x: contrastive(x, unit(1, (4, 8)), jnp.zeros((3, 4), bool), jnp.asarray(5.0)))(
-        unit(0, (3, 8))
-    )
-    assert not np.any(grad)

@@ -12,6 +12,7 @@ from tokenizers import models, pre_tokenizers, processors
 import perceiver as p
 from perceiver import saving, zeroshot
 from perceiver.config import from_json, merge, network_json, preprocessing_json, to_json
+from perceiver.contrast import Embedded, infonce
 from perceiver.dual import (
     DualEncoder,
     DualEncoderConfig,
@@ -23,7 +24,6 @@ from perceiver.dual import (
 )
 from perceiver.errors import ConfigError, InputError
 from perceiver.model import Compute, ModelConfig
-from perceiver.objectives import contrastive
 from perceiver.prompts import Prompts, Wording
 from perceiver.towers import EndOfText, LastPosition, TextTower, VisionTower
 from tests.models import close, filled
@@ -243,7 +243,7 @@ def test_gradients_are_finite(config):
 
     def loss(model):
         found = model(pictures(), texts(), mask)
-        pairs = contrastive(found["image"], found["text"], jnp.eye(3, dtype=bool), jnp.exp(model.log_scale[...]))
+        pairs = infonce(Embedded(found["image"]), Embedded(found["text"]), model.log_scale[...])
         return pairs - jax.nn.log_sigmoid(found["logits"]).sum()
 
     gradients = saving.flatten(nnx.jit(nnx.grad(loss))(model))

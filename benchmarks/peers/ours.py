@@ -10,8 +10,9 @@ from flax import nnx
 from benchmarks import inputs, models, probes
 from benchmarks.cases import Canonical, Case, Contrastive, Training
 from benchmarks.peers.contract import Built, Variant
+from perceiver.contrast import Embedded, infonce
 from perceiver.model import ModelConfig
-from perceiver.objectives import contrastive, cross_entropy
+from perceiver.objectives import cross_entropy
 from perceiver.training.experiment import Experiment, Objective
 from perceiver.training.optimizers import adamw
 from perceiver.training.trainer import Trainer
@@ -124,7 +125,7 @@ def _masked_bytes(model: Any, batch: Mapping[str, Any], key: jax.Array | None):
 def _pairs(model: Any, batch: Mapping[str, Any], key: jax.Array | None):
     given = batch["inputs"]
     image, text = model.embed_image(given["pixels"], key=key), model.embed_text(given["ids"], key=key)
-    return contrastive(image, text, jnp.eye(len(image), dtype=bool), jnp.exp(model.log_scale[...])), {}
+    return infonce(Embedded(image), Embedded(text), model.log_scale[...]), {}
 
 
 def _count(parameters: nnx.State) -> int:

@@ -16,6 +16,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from perceiver.errors import InputError
+from perceiver.saving import MANIFEST
 from perceiver.training.manifest import damage, seal, sealed
 from perceiver.training.processes import first, meet
 
@@ -39,7 +40,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 2):
-        self.folder = folder.resolve()
+        self.folder, self._keep = folder.resolve(), keep
         self._saving: threading.Thread | None = None
         self._failure: tuple[int, BaseException] | None = None
         self._damaged: list[str] = []
@@ -49,10 +50,7 @@ class Checkpoints:
                     shutil.rmtree(path)
             self._set_aside(whole=False)
         meet("unfinished checkpoints are gone")
-        policy = ocp.training.preservation_policies.LatestN(keep)
-        self._checkpointer = ocp.training.Checkpointer(
-            self.folder, preservation_policy=policy, cleanup_tmp_directories=True
-        )
+        self._checkpointer = ocp.training.Checkpointer(self.folder, cleanup_tmp_directories=True)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -73,7 +71,7 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints, in order."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return sorted(int(path.name) for path in self._newest_first() if sealed(path))
 
     @property
     def newest(self) -> int | None:
@@ -104,8 +102,15 @@ class Checkpoints:
             writing.result()
             if first():
                 seal(self.folder / str(step))
+                self._rotate()
         except BaseException as error:  # raised by `wait`, in the run's own thread
             self._failure = step, error
+
+    def _rotate(self) -> None:
+        """Remove the oldest, now that there is one more; first what says that it is whole, should this be cut short."""
+        for path in self._newest_first()[self._keep :]:
+            (path / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
 
     def wait(self) -> None:
         """Until every save is on disk.

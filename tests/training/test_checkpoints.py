@@ -124,6 +124,25 @@ def test_a_save_that_was_not_finished_does_not_count(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["2"]
 
 
+def test_an_old_step_goes_only_once_the_new_one_is_sealed_and_first_loses_its_manifest(folder, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(path, **_):
+        raise Killed
+
+    with monkeypatch.context() as patch, Checkpoints(folder) as checkpoints:
+        patch.setattr(module.shutil, "rmtree", killed)
+        checkpoints.save(4, STATE, {})
+        with pytest.raises(SaveError):
+            checkpoints.wait()
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3", "4"]
+    assert [sealed(folder / step) for step in "234"] == [False, True, True]
+    assert restored(folder)[2] == 4
+    assert not (folder / "2").exists()
+    assert not (folder.parent / "damaged").exists()
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -134,7 +153,7 @@ def test_a_full_disk_keeps_every_earlier_step_and_says_so(folder, monkeypatch):
         checkpoints.save(4, STATE, {})
         with pytest.raises(SaveError, match=r"step 4 could not be saved: .*No space left on device\nstep 3 is kept"):
             checkpoints.wait()
-    assert sorted(path.name for path in folder.iterdir()) == ["3"]
+    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
     assert restored(folder)[2] == 3
 
 
