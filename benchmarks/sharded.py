@@ -54,7 +54,7 @@ def sharded(
     from perceiver.training.sharding import MeshShape
 
     shapes = [MeshShape.parse(mesh) for mesh in meshes]
-    _pretend(max(shape.devices for shape in shapes))
+    pretend(max(shape.devices for shape in shapes))
     lines = [HEADER]
     for model in models:
         for mesh, shape in zip(meshes, shapes, strict=True):
@@ -68,7 +68,7 @@ def sharded(
         insert(markdown, text, "sharded")
 
 
-def _pretend(devices: int) -> None:
+def pretend(devices: int) -> None:
     """Let the processor be so many devices; before JAX looks at it."""
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={devices}"

@@ -26,7 +26,7 @@ AXES = ("data", "fsdp")
 MAX_LOG_SCALE = math.log(100.0)
 """Where CLIP (arXiv 2103.00020) stops the temperature: logits are at most 100 times a cosine."""
 
-LARGEST = 2**24
+LARGEST = 2**22
 """Similarities that are held at once."""
 
 _NONE = -1e30  # the logit of what does not count
