@@ -71,6 +71,7 @@ def at_once(batch: int) -> int:
 def losses(batch: int) -> list[int]:
     """Ours: InfoNCE on one device and on each of several, and so the sigmoid loss."""
     import jax
+    import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
     from perceiver.contrast import Embedded, infonce, sigmoid
@@ -80,10 +81,10 @@ def losses(batch: int) -> list[int]:
     cut = NamedSharding(mesh, PartitionSpec(DATA))
 
     def pairs(left: jax.Array, right: jax.Array) -> jax.Array:
-        return infonce(Embedded(left), Embedded(right), 2.0)
+        return infonce(Embedded(left), Embedded(right), jnp.float32(2.0))
 
     def each(left: jax.Array, right: jax.Array) -> jax.Array:
-        return sigmoid(Embedded(left), Embedded(right), 2.0, -10.0)
+        return sigmoid(Embedded(left), Embedded(right), jnp.float32(2.0), jnp.float32(-10.0))
 
     found = []
     for loss in (pairs, each):
@@ -108,7 +109,7 @@ def with_model(batch: int, size: int | None) -> int:
     config = p.PerceiverConfig(
         {"image": p.Image((64, 64, 3), patch=8, position=p.Fourier(8)), "text": p.Bytes(64, 64)},
         p.Encoder(32, 128, 4, latent=p.Block(heads=4)),
-        {"embedding": p.Embedding(CHANNELS)},
+        {"embedding": p.Output(p.Embedding(CHANNELS))},
     )
     graph, state = nnx.split(config.abstract())
 

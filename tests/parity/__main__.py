@@ -20,9 +20,11 @@ The error of an array is its largest absolute difference over max(1, largest abs
 the highest matmul precision. Of each case the array that is furthest from its tolerance is shown. The tolerance is 1e-5
 everywhere but behind Fourier features of frequencies above 28 at Hugging Face, where the order of rounding alone moves
 the sines (by 1e-4 at 112, in the reference too) and the allowance grows with the frequency. There the network is
-compared a second time, from the reference's own features and queries on, at 1e-5.
+compared a second time, from the reference's own features and queries on, at 1e-5. Losses and their gradients are
+compared relative to the largest element, at 5e-6.
 
-Cases: `dm_*` DeepMind's Perceiver IO in Haiku, `hf_*` transformers, `hip_*` DeepMind's Hierarchical Perceiver.
+Cases: `dm_*` DeepMind's Perceiver IO in Haiku, `hf_*` transformers, `hip_*` DeepMind's Hierarchical Perceiver, `loss_*`
+open_clip's contrastive losses.
 Intermediates are compared too: tokens, latents after each layer, queries, what each cross-attend gives.
 
 """

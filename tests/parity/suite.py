@@ -6,9 +6,9 @@ A case is discovered by its name and built from its own configuration; nothing h
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.parity import deepmind, hip, huggingface, towers
+from tests.parity import deepmind, hip, huggingface, losses, towers
 
-FAMILIES = {"DeepMind": deepmind, "Hugging Face": huggingface, "towers": towers, "HiP": hip}
+FAMILIES = {"DeepMind": deepmind, "Hugging Face": huggingface, "towers": towers, "HiP": hip, "losses": losses}
 
 
 class Result(NamedTuple):
