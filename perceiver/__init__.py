@@ -45,6 +45,7 @@ _HOMES = {
         "Trunk",
         "WithInput",
     ),
+    "perceiver.embedding": ("embed",),
     "perceiver.encoder": ("Encoder",),
     "perceiver.errors": ("ConfigError", "InputError", "MissingExtraError"),
     "perceiver.filterbank": ("Filterbank",),
@@ -52,6 +53,7 @@ _HOMES = {
     "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
     "perceiver.pretrained": ("from_pretrained",),
     "perceiver.quantised": ("Weights",),
+    "perceiver.retrieval": ("Index",),
     "perceiver.smaller": ("quantise", "reduced"),
     "perceiver.spectrogram": ("Spectrogram",),
     "perceiver.tokens": ("Tokens",),
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
         Trunk,
         WithInput,
     )
+    from perceiver.embedding import embed
     from perceiver.encoder import Encoder
     from perceiver.errors import ConfigError, InputError, MissingExtraError
     from perceiver.filterbank import Filterbank
@@ -119,6 +122,7 @@ if TYPE_CHECKING:
     from perceiver.positions import Fourier, Learned, Projected, Refined
     from perceiver.pretrained import from_pretrained
     from perceiver.quantised import Weights
+    from perceiver.retrieval import Index
     from perceiver.smaller import quantise, reduced
     from perceiver.spectrogram import Spectrogram
     from perceiver.tokens import Tokens

@@ -1,5 +1,6 @@
 """Pictures: training curves, rows of images, and where latents look."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,31 @@ def classified_points(
     scale = 6.0 / size**0.5  # marks of 6 points, whatever their area in the plot
     fig.legend(marks[: len(names)], names, loc="outside lower center", ncols=len(names), fontsize=8, markerscale=scale)
     fig.suptitle(title, fontsize=10)
+    fig.savefig(path, dpi=110)
+
+
+def contact_sheet(tiles: Sequence[tuple[str, Any]], path: Path, columns: int = 5) -> None:
+    """Draw things of several kinds beside each other.
+
+    tiles: a caption, and a picture uint8 [h, w, c], a sound [n], points [n, 3] (seen from above) or a text.
+    """
+    rows = -(-len(tiles) // columns)
+    fig = figure(1.9 * columns, 2.0 * rows + 0.2)
+    for place, (caption, thing) in enumerate(tiles):
+        axes = fig.add_subplot(rows, columns, place + 1)
+        if isinstance(thing, str):
+            lines = "\n".join(textwrap.wrap(thing, 20)[:7]).replace("$", r"\$")
+            axes.text(0.5, 0.5, lines, ha="center", va="center", fontsize=8, transform=axes.transAxes)
+        elif thing.ndim == 1:
+            axes.plot(thing, linewidth=0.4)
+        elif thing.ndim == 3:
+            _show(axes, thing / 255.0)
+        else:
+            axes.scatter(thing[:, 0], thing[:, 1], s=0.3, linewidths=0)
+            axes.set_aspect("equal")
+        axes.set_title(caption, fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
     fig.savefig(path, dpi=110)
 
 

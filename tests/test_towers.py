@@ -264,8 +264,8 @@ def test_gradients_are_finite(config):
         (lambda m: m.encode_text("a cat"), "expected a list of strings"),
         (lambda m: zeroshot.classify(m, pictures(), "cat"), "names: expected a list"),
         (lambda m: zeroshot.classify(m, pictures(), ["cat"], ["a photo"]), "templates: expected {}"),
-        (lambda m: zeroshot.classify(m, [], ["cat"]), "images: expected a list"),
-        (lambda m: zeroshot.classify(m, [np.zeros((4, 4), bool)], ["cat"]), r"images\[0\]: "),
+        (lambda m: zeroshot.classify(m, [], ["cat"]), "items: expected a list"),
+        (lambda m: zeroshot.classify(m, [np.zeros((4, 4), bool)], ["cat"]), r"items\[0\]: "),
     ],
 )
 def test_bad_input(call, message):
@@ -344,8 +344,8 @@ def test_zero_shot_reads_files_and_pictures_of_any_size(tmp_path):
     found = zeroshot.classify(model, [tmp_path / "cat.png", raw], ["cat", "dog", "red"])
     assert found.shape == (2, 3)
     np.testing.assert_array_equal(found[0], found[1])
-    with pytest.raises(InputError, match=r"images\[1\]: .*nothing.png"):
-        zeroshot.image_embeddings(model, [raw, tmp_path / "nothing.png"])
+    with pytest.raises(InputError, match=r"items\[1\]: .*nothing.png"):
+        zeroshot.classify(model, [raw, tmp_path / "nothing.png"], ["cat"])
 
 
 def test_models_have_their_own_kinds():

@@ -46,6 +46,16 @@ class Sound(Adapter):
 
         Cut or padded to the budget. A film's sound is its first track (extra `video`).
         """
+        return self._fitted(self._read(source))
+
+    def windows(self, source: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+        """As `load`, but all of a sound: the fewest clips that cover it, evenly spaced, which overlap as need be."""
+        wave = self._read(source)
+        count = max(-(-len(wave) // self.samples), 1)
+        starts = np.linspace(0, max(len(wave) - self.samples, 0), count).round().astype(int)
+        return [self._fitted(wave[start : start + self.samples]) for start in starts]
+
+    def _read(self, source: Any) -> np.ndarray:
         if isinstance(source, str | os.PathLike):
             from perceiver.io.audio import read_audio
             from perceiver.io.video import FILMS, read_video_audio
@@ -58,8 +68,9 @@ class Sound(Adapter):
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")
         wave = wave.astype(np.float32, copy=False)
-        if self.trim is not None:
-            wave = trim_silence(wave, self.sample_rate, decibels=self.trim)
+        return wave if self.trim is None else trim_silence(wave, self.sample_rate, decibels=self.trim)
+
+    def _fitted(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         wave = wave[: self.samples]
         if self.loudness is not None:
             wave = wave * np.float32(self.loudness / max(math.sqrt(mean_power(wave)), 1e-6))
