@@ -33,7 +33,7 @@ LAYERS = [
         "flow",
     },
     {"attention", "quantised"},
-    {"adapters", "encoder", "join"},
+    {"adapters", "encoder", "join", "resampler"},
     {"decoders"},
     {"model"},
     {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts"},

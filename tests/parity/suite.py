@@ -6,9 +6,16 @@ A case is discovered by its name and built from its own configuration; nothing h
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.parity import deepmind, hip, huggingface, losses, towers
+from tests.parity import deepmind, hip, huggingface, losses, resamplers, towers
 
-FAMILIES = {"DeepMind": deepmind, "Hugging Face": huggingface, "towers": towers, "HiP": hip, "losses": losses}
+FAMILIES = {
+    "DeepMind": deepmind,
+    "Hugging Face": huggingface,
+    "towers": towers,
+    "HiP": hip,
+    "losses": losses,
+    "resamplers": resamplers,
+}
 
 
 class Result(NamedTuple):
