@@ -18,6 +18,7 @@ from tyro.conf import Positional
 
 from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
+from perceiver.cli_provenance import sign_words, verify_words
 from perceiver.cli_search import embed_words, search_words
 from perceiver.console import fail, parse
 from perceiver.errors import ConfigError, InputError, MissingExtraError
@@ -36,6 +37,8 @@ perceiver: one JAX model for any sensor.
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
   perceiver embed FOLDER -o INDEX   what a model makes of your files, to search in
   perceiver search INDEX --…        the files that are nearest to a text, a picture or a sound
+  perceiver verify FILE             whether a file is what a model made, a model what was signed
+  perceiver sign MODEL --key …      sign a model folder
 
 Start with:  perceiver train experiments/digits.py
 Compiled programs are kept in ~/.cache/perceiver/programs; PERCEIVER_COMPILATION_CACHE names another folder, or "off".
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "inspect": inspect_words,
         "embed": embed_words,
         "search": search_words,
+        "verify": verify_words,
+        "sign": sign_words,
     }
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)

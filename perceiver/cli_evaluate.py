@@ -112,7 +112,7 @@ def _reported(workdir: Path | None, part: str) -> Mapping[str, Any]:
 
 
 def _show(title: str, scores: Mapping[str, Any], reported: Mapping[str, Any], as_json: bool) -> None:
-    from perceiver.training.report import flat
+    from perceiver.training.figures import flat
 
     if as_json:
         print(json.dumps({"test": scores}))

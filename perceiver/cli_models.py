@@ -119,6 +119,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         inputs: Annotated[sources, tyro.conf.arg(name="")],  # type: ignore[valid-type]
         smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
         out: Path = Path("answers"),
+        record: bool = False,
         as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     ) -> None:
         """Ask a model everything it can answer about your own files.
@@ -135,6 +136,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
             inputs: What the model is to look at.
             smaller: How much of the model is used.
             out: Folder for decoded pictures, sounds and answers.json.
+            record: Write beside each of these files which model made it, of what; see perceiver verify.
             as_json: Print the answers as JSON and nothing else on standard output.
         """
         from perceiver.answers import predict
@@ -145,13 +147,27 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         if not given:
             options = ", ".join(f"--{name}" for name in kinds)
             raise InputError(f"{model}: nothing to look at; give at least one of {options}")
-        answers = predict(smaller.apply(loaded), given, out, names)
+        asked = smaller.apply(loaded)
+        answers = predict(asked, given, out, names)
+        if record:
+            _record(asked, str(model), given, out, answers)
         if as_json:
             print(json.dumps(answers, ensure_ascii=False))
         else:
             _show_answers(answers)
 
     return command
+
+
+def _record(asked: Any, name: str, given: Mapping[str, str], out: Path, answers: Mapping[str, Any]) -> None:
+    """Write the records of what was written."""
+    from perceiver.provenance import write_record
+
+    told = [answer for answer in answers.values() if isinstance(answer, Mapping)]
+    files = [Path(answer[kind]) for answer in told for kind in ("file", "picture") if kind in answer]
+    inputs = {what: Path(source) if Path(source).exists() else source for what, source in given.items()}
+    for path in [out / "answers.json", *files]:
+        write_record(path, asked, inputs, name=name)
 
 
 def _show_answers(answers: Mapping[str, Any]) -> None:

@@ -45,6 +45,7 @@ def embed(
     model: str,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
     batch: int = 32,
+    record: bool = False,
 ) -> None:
     """Embed every file of a folder, and write an index to search in.
 
@@ -60,6 +61,7 @@ def embed(
         model: Model folder, folder of a run, id or folder of the Hugging Face Hub.
         out: The index, a folder; an older index there is replaced.
         batch: How many go through the model together.
+        record: Write beside the index which model made it, of which files; see perceiver verify.
     """
     from perceiver.embedding import digest_of, kinds_of
     from perceiver.pretrained import from_pretrained
@@ -84,6 +86,10 @@ def embed(
     where = str(Path(model).resolve()) if Path(model).exists() else model
     index = Index(np.stack([vectors[i] for i in kept]), names, modalities, where, digest_of(loaded))
     written = index.save(out)
+    if record:
+        from perceiver.provenance import write_record
+
+        write_record(written, loaded, {entries[i].name: entries[i].source for i in kept}, name=model)
     counts = ", ".join(f"{name} {modalities.count(name)}" for name in sorted(set(modalities)))
     left = f"; {len(bad)} left out" if bad else ""
     Console().print(f"{escape(str(written))}: {counts}{left}", highlight=False, soft_wrap=True)

@@ -12,7 +12,8 @@ from perceiver.attend import Problem, choose_backend
 from perceiver.attention import Block
 from perceiver.decoders.decoder import Output
 from perceiver.model import Model, Perceiver, PerceiverConfig, parameter_bytes, parameter_count
-from perceiver.training.report import flat, spread
+from perceiver.training.figures import flat
+from perceiver.training.report import spread
 
 
 def describe_model(model: Model, batch: int) -> list[Table]:

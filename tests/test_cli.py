@@ -124,6 +124,17 @@ def test_inspect_shows_parts_attention_and_runs(run, capsys):
         assert word in shown
 
 
+def test_a_run_has_a_model_card_that_the_hub_reads(run):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(run / "card.md")
+    assert card.data.library_name == "perceiver"
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    report = json.loads((run / "report.json").read_text())
+    assert found["accuracy"] == pytest.approx(report["test"]["accuracy"], abs=1e-6)
+    assert "untrained" in card.text
+
+
 def test_inspect_lists_and_draws_what_a_run_says(run, tmp_path, capsys):
     (tmp_path / "young").mkdir()  # a run that has not validated yet has no model to describe
     shutil.copy(run / "metrics.jsonl", tmp_path / "young")

@@ -44,9 +44,9 @@ LAYERS = [
     {"inference", "diagnostics"},
     {"embedding"},
     {"zeroshot"},
-    {"answers", "inspecting", "training", "viz", "retrieval"},
+    {"answers", "inspecting", "training", "viz", "retrieval", "provenance"},
     {"console"},
-    {"cli_models", "cli_search"},
+    {"cli_models", "cli_provenance", "cli_search"},
     {"cli_evaluate"},
     {"cli", "__main__", "__init__"},
 ]

@@ -1,8 +1,7 @@
-"""What a finished run says: report.json, report.md, curves.png and the experiment's own pictures."""
+"""What a finished run says: report.json, report.md, card.md, curves.png and the experiment's own pictures."""
 
 import dataclasses
 import functools
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,9 @@ from perceiver.errors import InputError
 from perceiver.model import parameter_count
 from perceiver.pretrained import from_pretrained
 from perceiver.saving import dump, read_json
+from perceiver.training.card import model_card
 from perceiver.training.experiment import Experiment, Scores
+from perceiver.training.figures import flat
 from perceiver.training.load import folder_of
 from perceiver.training.lock import held
 from perceiver.training.loop import Outcome, fit
@@ -102,6 +103,7 @@ def _reported(
     (workdir / "report.json").write_bytes(dump(report))
     viz.curves(read_log(workdir), workdir / "curves.png", experiment.name)
     (workdir / "report.md").write_text(markdown(report, workdir), encoding="utf-8")
+    (workdir / "card.md").write_text(model_card(report, experiment.model), encoding="utf-8")
     return Finished(outcome, report)
 
 
@@ -175,17 +177,6 @@ def spread(values: list[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested figures as one level of dotted names; what is not a number is left out."""
-    found: dict[str, float] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found[f"{prefix}{name}"] = float(value)
-    return found
 
 
 def markdown(report: Mapping[str, Any], workdir: Path) -> str:

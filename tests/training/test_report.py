@@ -6,7 +6,8 @@ import pytest
 
 from perceiver import InputError
 from perceiver.pipeline import Skipped, iterate, training_stream
-from perceiver.training.report import Finished, claim, flat, run, spread
+from perceiver.training.figures import flat
+from perceiver.training.report import Finished, claim, run, spread
 from tests.training.test_loop import tiny_experiment
 
 

@@ -1,0 +1,79 @@
+"""The commands about where things come from: verify and sign."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from perceiver.console import escape, parse
+from perceiver.errors import InputError
+
+CHANGED = 1
+"""Exit code where something is not as it was recorded or signed."""
+MARKS = {True: "as recorded", False: "CHANGED", None: "unknown"}
+
+
+def verify_words(words: list[str]) -> None:
+    """Run the command line `perceiver verify …`."""
+    parse(verify, words, "verify")
+
+
+def verify(path: Positional[Path], model: str | None = None, key: Path | None = None) -> None:
+    """Check that a file is what a model made, or that a model folder is what somebody signed.
+
+    Examples:
+        perceiver verify answers/image.png                         beside it is image.png.provenance.json
+        perceiver verify answers/image.png --model runs/digits     and it was this model
+        perceiver verify runs/digits/model --key public.pem        beside it is model.sig
+
+    The exit code is 1 where something was changed. docs/provenance.md says what this proves, and what it does not.
+
+    Args:
+        path: A file or index that has a record beside it; or, with --key, a model folder.
+        model: The model that is said to have made it.
+        key: Public key, PEM, of who signed the model folder.
+    """
+    from perceiver import provenance
+    from perceiver.pretrained import from_pretrained
+
+    if key is not None:
+        if model is not None:
+            raise InputError("--model and --key: expected one of them; a signature is of a model folder itself")
+        findings = [provenance.verify_signature(path, key)]
+    else:
+        findings = provenance.verify(path, None if model is None else from_pretrained(model))
+    table = Table(title=escape(str(path)))
+    for column in ("what", "", "that is"):
+        table.add_column(column)
+    for finding in findings:
+        table.add_row(finding.what, MARKS[finding.fine], escape(finding.said))
+    Console().print(table)
+    if any(finding.fine is False for finding in findings):
+        sys.exit(CHANGED)
+
+
+def sign_words(words: list[str]) -> None:
+    """Run the command line `perceiver sign …`."""
+    parse(sign, words, "sign")
+
+
+def sign(folder: Positional[Path], key: Path) -> None:
+    """Sign a model folder, so that others can tell whether it was changed since.
+
+    Examples:
+        openssl ecparam -genkey -name prime256v1 -noout -out private.pem
+        openssl ec -in private.pem -pubout -out public.pem
+        perceiver sign runs/digits/model --key private.pem         writes runs/digits/model.sig
+
+    Needs the extra `signing`; nothing is sent anywhere.
+
+    Args:
+        folder: Model folder.
+        key: Private key of an elliptic curve, PEM.
+    """
+    from perceiver import provenance
+
+    written = provenance.sign(folder, key)
+    Console().print(f"{escape(str(written))}: check it with perceiver verify {escape(str(folder))} --key PUBLIC.pem")
