@@ -28,7 +28,7 @@ def curves(lines: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     What is called NAME/PART is drawn with the others of that name. Steps that are not finite are drawn where there are
     any.
     """
-    names = sorted({name for line in lines for name in line} - {"step", "group"})
+    names = sorted({name for line in lines for name in line} - {"step", "group", "compilations", "compile_seconds"})
     if all(line.get("finite", 1.0) == 1.0 for line in lines):
         names = [name for name in names if name != "finite"]
     panels: dict[str, list[str]] = {}
