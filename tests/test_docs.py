@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from perceiver import Image, cli
+from perceiver import Embedding, Encoder, Image, PerceiverConfig, cli
 from perceiver.io import write_wav
+from tests.models import noisy, tiny_batch, tiny_inputs
 
 RATE = 16000
 
@@ -53,3 +54,24 @@ def test_a_modality_of_ones_own_is_one_file(request, tmp_path, monkeypatch):
     assert np.array_equal(seen, model({"radar": sweep[None]}, {"radar": mask[None]})["obstacle"])
     with pytest.raises(ValueError, match="at most 200 detections"):
         radar.load(np.zeros((201, 4)))
+
+
+def test_the_objective_of_several_senses_brings_them_together(request):
+    (code,) = blocks(request, "contrast.md")
+    names = {}
+    exec(code, names)
+    inputs = {"image": tiny_inputs()["image"], "text": tiny_inputs()["text"], "audio": tiny_inputs()["waveform"]}
+    model = noisy(PerceiverConfig(inputs, Encoder(4, 8, depth=1), {"embedding": Embedding(4)}))
+    given = tiny_batch(4)
+    batch = {
+        "inputs": {"image": given["image"], "text": given["text"], "audio": given["waveform"]},
+        "targets": {
+            "concept": np.array([0, 1, 1, 2]),
+            **{f"has_{name}": np.array([True, True, name != "audio", True]) for name in inputs},
+        },
+    }
+    loss, _ = names["objective"](model, batch, None)
+    assert np.isfinite(loss)
+    assert loss > 0
+    alone, _ = names["objective"](model, batch | {"targets": batch["targets"] | {"concept": np.arange(4)}}, None)
+    assert alone != loss
