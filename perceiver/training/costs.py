@@ -77,7 +77,8 @@ def _equation_flops(equation: Any) -> int:
     elif name == "pallas_call":
         times = math.prod(parameters["grid_mapping"].grid)
     elif name == "shard_map":
-        times = math.prod(parameters["mesh"].shape[axis] for axis in parameters["manual_axes"])
+        # The program is that of one device, along the axes that are taken into hand.
+        times = math.prod(parameters["mesh"].shape[axis] for axis in parameters["newly_manual_axes"])
     return times * sum(inner)
 
 

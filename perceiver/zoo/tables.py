@@ -4,6 +4,7 @@ A parameter path is dotted, as in `perceiver.saving.flatten`. Layers that we kee
 key each in a checkpoint; such a row has a tuple of keys.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,9 @@ class Transform(NamedTuple):
     read: Callable[[np.ndarray], np.ndarray]
     write: Callable[[np.ndarray], np.ndarray]
 
+
+LARGEST = 2**31
+"""Numbers in one parameter above which a configuration is refused: no released model has as many."""
 
 AS_IS = Transform(lambda a: a, lambda a: a)
 LINEAR = Transform(lambda a: a.T, lambda a: a.T)
@@ -116,6 +120,10 @@ def read(
     problems = []
     known = {key for entry in rows for key in entry.keys}
     for entry in rows:
+        if math.prod(wanted[entry.ours]) > LARGEST:
+            raise InputError(
+                f"{where}: the configuration asks for {wanted[entry.ours]} numbers in {entry.ours}: too many"
+            )
         shape = _their_shape(entry, wanted[entry.ours])
         for key in entry.keys:
             if key not in tensors:

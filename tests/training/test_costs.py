@@ -49,6 +49,13 @@ def test_of_branches_the_dearest_counts_and_a_loop_of_unknown_length_once():
     assert flops(until, X, W[0]) == PRODUCT
 
 
+def test_what_runs_on_every_device_counts_for_each():
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    cut = jax.sharding.PartitionSpec("data")
+    mapped = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(cut, jax.sharding.PartitionSpec()), out_specs=cut)
+    assert flops(mapped, X, W[0]) == PRODUCT
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_convolution_counts_as_xla_counts_it(groups):
     def convolve(x, kernel):
