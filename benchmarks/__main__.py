@@ -20,7 +20,7 @@ from benchmarks.measure import Effort, measure
 from benchmarks.process import Limits, Outcome, Worker, WorkerError
 from benchmarks.rows import Row
 from benchmarks.sides import PEERS, Side, ours, python_of
-from perceiver.console import fail
+from perceiver.console import described, fail
 from perceiver.errors import ConfigError, InputError
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -181,10 +181,9 @@ def _print_list(names: Sequence[str], sides: Sequence[Side], absent: Mapping[str
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(benchmarks) or "").split("\nArgs:")[0].strip()
     markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
     try:
-        tyro.cli(benchmarks, args=sys.argv[1:], prog="benchmarks", description=description, config=markers)
+        tyro.cli(benchmarks, args=sys.argv[1:], prog="benchmarks", description=described(benchmarks), config=markers)
     except (UnknownNameError, InputError, ConfigError) as error:
         fail(str(error))
 

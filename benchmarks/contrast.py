@@ -3,7 +3,6 @@
 Nothing is computed: devices are parts of the processor, and batches may be larger than its memory.
 """
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.sharded import pretend
+from perceiver.console import described
 
 DEVICES = 8
 CHUNK = 64
@@ -129,8 +129,7 @@ def with_model(batch: int, size: int | None) -> int:
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(contrast) or "").split("\nArgs:")[0].strip()
-    tyro.cli(contrast, prog="benchmarks.contrast", description=description, config=(tyro.conf.DisallowNone,))
+    tyro.cli(contrast, prog="benchmarks.contrast", description=described(contrast), config=(tyro.conf.DisallowNone,))
 
 
 if __name__ == "__main__":

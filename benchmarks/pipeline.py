@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from benchmarks.machine import describe
 from perceiver.compiled import keep_programs
-from perceiver.console import fail
+from perceiver.console import described, fail
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 from perceiver.pipeline import iterate
 from perceiver.saving import dump
@@ -141,10 +141,11 @@ def _plain(cell: Any) -> str:
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(pipeline) or "").split("\nArgs:")[0].strip()
     try:
         keep_programs()
-        tyro.cli(pipeline, prog="benchmarks.pipeline", description=description, config=(tyro.conf.DisallowNone,))
+        tyro.cli(
+            pipeline, prog="benchmarks.pipeline", description=described(pipeline), config=(tyro.conf.DisallowNone,)
+        )
     except (InputError, ConfigError, MissingExtraError) as error:
         fail(str(error))
 

@@ -4,7 +4,6 @@ The mesh is one of as many host devices; nothing is computed on them, so any mac
 """
 
 import dataclasses
-import inspect
 import math
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ import tyro
 from rich.console import Console
 
 from benchmarks.cases import Canonical
+from perceiver.console import described
 
 if TYPE_CHECKING:
     from perceiver.training.sharding import MeshShape
@@ -112,8 +112,7 @@ def _bytes(tree: Any) -> int:
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(sharded) or "").split("\nArgs:")[0].strip()
-    tyro.cli(sharded, prog="benchmarks.sharded", description=description, config=(tyro.conf.DisallowNone,))
+    tyro.cli(sharded, prog="benchmarks.sharded", description=described(sharded), config=(tyro.conf.DisallowNone,))
 
 
 if __name__ == "__main__":

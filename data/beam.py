@@ -31,13 +31,7 @@ def write_with_beam(
         VERSION = tfds.core.Version(version)
 
         def _info(self) -> tfds.core.DatasetInfo:
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=f"{layout.name}, from {layout.origin}",
-                features=tfds.features.FeaturesDict(layout.features(tfds)),
-                disable_shuffling=True,
-                license=layout.licence,
-            )
+            return layout.info(self)
 
         def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
             return {

@@ -121,9 +121,10 @@ def prepare(
     # Beside the dataset's folder: inside it, a half-written one would be taken for prepared.
     work = Path(tempfile.mkdtemp(prefix=f".{layout.name}-", dir=to))
     try:
-        written = work if beam is None else write_with_beam(layout, parts, work, VERSION, beam)
         if beam is None:
-            _write(layout, parts, work, watch)
+            written = _write(layout, parts, work, watch)
+        else:
+            written = write_with_beam(layout, parts, work, VERSION, beam)
         _check(layout, parts, written, watch)
         final.parent.mkdir(exist_ok=True)
         written.chmod(0o755)  # mkdtemp's are for the owner alone
@@ -133,24 +134,18 @@ def prepare(
     return final
 
 
-def _write(layout: Layout[Any], parts: dict[str, Rows], work: Path, watch: Watch) -> None:
+def _write(layout: Layout[Any], parts: dict[str, Rows], work: Path, watch: Watch) -> Path:
     import tensorflow_datasets as tfds
 
     identity = tfds.core.DatasetIdentity(
         name=layout.name, version=tfds.core.Version(VERSION), data_dir=str(work), module_name=f"data.{layout.name}"
     )
-    info = tfds.core.DatasetInfo(
-        builder=identity,
-        description=f"{layout.name}, from {layout.origin}",
-        features=tfds.features.FeaturesDict(layout.features(tfds)),
-        disable_shuffling=True,
-        license=layout.licence,
-    )
-    writer = tfds.core.SequentialWriter(info, RECORDS_PER_FILE, file_format="array_record")
+    writer = tfds.core.SequentialWriter(layout.info(identity), RECORDS_PER_FILE, file_format="array_record")
     writer.initialize_splits(list(parts))
     for name, part in parts.items():
         writer.add_examples({name: watch(part, f"writing {name}", len(part))})
     writer.close_all()
+    return work
 
 
 def _check(layout: Layout[Any], parts: dict[str, Rows], work: Path, watch: Watch) -> None:

@@ -60,3 +60,15 @@ class Layout(Generic[Item]):
     features: Callable[[Any], dict[str, Any]]
     records: Callable[[Path], dict[str, Rows]]
     item: Callable[[Record], Item]
+
+    def info(self, builder: Any) -> Any:
+        """What TFDS notes of the prepared form. builder: TFDS' builder or identity of the dataset."""
+        import tensorflow_datasets as tfds
+
+        return tfds.core.DatasetInfo(
+            builder=builder,
+            description=f"{self.name}, from {self.origin}",
+            features=tfds.features.FeaturesDict(self.features(tfds)),
+            disable_shuffling=True,
+            license=self.licence,
+        )

@@ -131,6 +131,15 @@ def linear(inputs: int, outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nn
     return nnx.Linear(inputs, outputs, dtype=dtype, dot_general=product, rngs=rngs)
 
 
+def mean_where_blind(
+    q: Float[Array, "b q h c"], mask: Bool[Array, "#b #h #q k"]
+) -> tuple[Float[Array, "b q h c"], Bool[Array, "#b #h #q k"]]:
+    """Queries and a mask by which a query that may see nothing takes the mean of all values."""
+    seen = mask.any(axis=-1, keepdims=True)
+    # A zero query over open keys weighs them all alike, which is the mean.
+    return jnp.where(jnp.swapaxes(seen, 1, 2), q, 0), mask | ~seen
+
+
 class Attention(nnx.Module):
     """Multi-head attention with independent query-key and value widths."""
 
@@ -176,9 +185,7 @@ class Attention(nnx.Module):
         foldable = key_norm is not None and angles is None
         backend = self._backend(q, x_kv, mask, foldable=foldable, dropped=key is not None)
         if self.mean_when_blind and mask is not None:
-            seen = mask.any(axis=-1, keepdims=True)
-            # A zero query over open keys weighs them all alike, which is the mean.
-            q, mask = jnp.where(jnp.swapaxes(seen, 1, 2), q, 0), mask | ~seen
+            q, mask = mean_where_blind(q, mask)
         if backend is Backend.FOLDED and key_norm is not None:
             attended = self._folded(q, x_kv, key_norm, mask, key)
         else:

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import functools
-import inspect as introspection
 import os
 import sys
 import traceback
@@ -20,7 +19,7 @@ from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
 from perceiver.cli_provenance import sign_words, verify_words
 from perceiver.cli_search import embed_words, search_words
-from perceiver.console import fail, parse
+from perceiver.console import described, fail, parse
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 from perceiver.training.load import load_experiment
 
@@ -126,7 +125,7 @@ def _train_any(experiment: Positional[Path]) -> None:
 
 def _teach_training(build: Callable[..., "Experiment"], path: str) -> str:
     return (
-        f"{introspection.getdoc(build) or ''}".split("\nArgs:")[0].strip()
+        described(build)
         + f"\n\nExamples:\n  perceiver train {path}\n  perceiver train {path} --smoke\n"
         + f"  perceiver train {path} --seed 1 --workdir runs/{Path(path).stem}-1"
     )

@@ -161,13 +161,12 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
 
 def _record(asked: Any, name: str, given: Mapping[str, str], out: Path, answers: Mapping[str, Any]) -> None:
     """Write the records of what was written."""
-    from perceiver.provenance import write_record
+    from perceiver.provenance import write_records
 
     told = [answer for answer in answers.values() if isinstance(answer, Mapping)]
     files = [Path(answer[kind]) for answer in told for kind in ("file", "picture") if kind in answer]
     inputs = {what: Path(source) if Path(source).exists() else source for what, source in given.items()}
-    for path in [out / "answers.json", *files]:
-        write_record(path, asked, inputs, name=name)
+    write_records([out / "answers.json", *files], asked, inputs, name=name)
 
 
 def _show_answers(answers: Mapping[str, Any]) -> None:

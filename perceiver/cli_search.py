@@ -13,10 +13,10 @@ from rich.progress import Progress
 from rich.table import Table
 from tyro.conf import Positional
 
-from perceiver.console import escape, parse
+from perceiver.console import described, escape, parse
 from perceiver.errors import InputError
+from perceiver.io.images import SUFFIXES as PICTURES
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SOUNDS = (".wav", ".flac", ".ogg")
 POINTS = (".las", ".laz", ".ply", ".pcd", ".bin", ".npz")
 TEXTS = (".txt",)
@@ -87,9 +87,9 @@ def embed(
     index = Index(np.stack([vectors[i] for i in kept]), names, modalities, where, digest_of(loaded))
     written = index.save(out)
     if record:
-        from perceiver.provenance import write_record
+        from perceiver.provenance import write_records
 
-        write_record(written, loaded, {entries[i].name: entries[i].source for i in kept}, name=model)
+        write_records([written], loaded, {entries[i].name: entries[i].source for i in kept}, name=model)
     counts = ", ".join(f"{name} {modalities.count(name)}" for name in sorted(set(modalities)))
     left = f"; {len(bad)} left out" if bad else ""
     Console().print(f"{escape(str(written))}: {counts}{left}", highlight=False, soft_wrap=True)
@@ -106,8 +106,6 @@ class Entry:
 
 def _entries(folder: Path, kinds: Iterable[tuple[str, str]]) -> Iterator[Entry]:
     """What of a folder is embedded as which modality, in the order of the names."""
-    from perceiver.retrieval import read_texts
-
     takers: dict[str, str] = {}
     for modality, kind in kinds:
         for suffix in SUFFIXES.get(kind, ()):
@@ -117,9 +115,21 @@ def _entries(folder: Path, kinds: Iterable[tuple[str, str]]) -> Iterator[Entry]:
         if taker is None:
             continue
         if path.suffix.lower() in TEXTS:
-            yield from (Entry(taker, text, text) for text in read_texts(path))
+            yield from (Entry(taker, text, text) for text in _texts(path))
         else:
             yield Entry(taker, str(path), path)
+
+
+def _texts(path: Path) -> list[str]:
+    """The lines of a text file that are not empty, as things to embed.
+
+    Raises:
+        InputError: no such file, or not UTF-8.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected text in UTF-8, got {error}") from error
 
 
 def _embedded(
@@ -167,7 +177,7 @@ def search_words(words: list[str]) -> None:
         raise InputError(
             f"{place}: made by another model than {index.model} is now; embed the folder again, or bring the model back"
         )
-    parse(_search_command(index, model, kinds_of(model)), words, "search")
+    parse(_search_command(index, model, kinds_of(model)), words, "search", described(_search_any))
 
 
 def _search_any(index: Positional[Path]) -> None:
@@ -202,12 +212,7 @@ def _search_command(index: Any, model: Any, kinds: dict[str, str]) -> Callable[.
         out: Path = Path("found.png"),
         as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
     ) -> None:
-        """Find what is nearest in meaning to a text, a picture or a sound.
-
-        Examples:
-            perceiver search pictures.index --text "a red bicycle"
-            perceiver search pictures.index --image like_this.jpg --count 20
-            perceiver search recordings.index --audio word.wav --among text --json
+        """See _search_any.
 
         Args:
             place: Folder that `perceiver embed` wrote.

@@ -18,8 +18,13 @@ def parse(command: Callable[..., None], words: list[str], name: str, description
     """Run a command with the words of the command line; its docstring is the help."""
     markers = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
     if description is None:  # all of the docstring but the arguments, which become the options' help
-        description = (introspection.getdoc(command) or "").split("\nArgs:")[0].strip()
+        description = described(command)
     tyro.cli(command, args=words, prog=f"perceiver {name}", description=description, config=markers)
+
+
+def described(command: Callable[..., object]) -> str:
+    """What a command's docstring says before its arguments."""
+    return (introspection.getdoc(command) or "").split("\nArgs:")[0].strip()
 
 
 def escape(text: str) -> str:

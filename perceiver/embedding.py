@@ -17,10 +17,10 @@ from perceiver.adapters.audio import Sound
 from perceiver.config import suggestion
 from perceiver.decoders.heads import Embedding
 from perceiver.dual import DualEncoder
-from perceiver.errors import InputError, naming
+from perceiver.errors import InputError
 from perceiver.inference import ask_all
 from perceiver.model import Model, Perceiver
-from perceiver.pipeline import Sample
+from perceiver.pipeline import Sample, in_batches
 from perceiver.saving import float32_weights
 from perceiver.typing import Float
 
@@ -77,12 +77,11 @@ def embed(
     owners: list[int] = []
     for number, item in enumerate(items):
         try:
-            with naming(f"items[{number}]"):
-                seen = load(item)
+            seen = load(item)
         except InputError as error:
             if unreadable is None:
-                raise
-            unreadable[number] = str(error).removeprefix(f"items[{number}]: ")
+                raise InputError(f"items[{number}]: {error}") from None
+            unreadable[number] = str(error)
             continue
         views += seen
         owners += [number] * len(seen)
@@ -149,16 +148,11 @@ def _embed_image(graph: nnx.GraphDef, state: nnx.State, pixels):
     return nnx.merge(graph, state).embed_image(pixels)
 
 
-def _in_batches(model: DualEncoder, embed: Callable[..., Any], rows_of: Sequence[Any], batch: int) -> np.ndarray:
-    """Rows through a compiled function; the last batch is filled with its last row, so that nothing recompiles."""
+def _in_batches(model: DualEncoder, embed: Callable[..., Any], rows: Sequence[Any], batch: int) -> np.ndarray:
+    """Rows through a compiled function."""
     graph, state = nnx.split(model)
-    arrays = np.stack(rows_of)
-    size = min(batch, len(arrays))
-    pieces = []
-    for start in range(0, len(arrays), size):
-        rows = np.minimum(np.arange(start, start + size), len(arrays) - 1)
-        pieces.append(np.asarray(embed(graph, state, arrays[rows])))
-    return np.concatenate(pieces)[: len(arrays)]
+    parts = in_batches(rows, min(batch, len(rows)))
+    return np.concatenate([np.asarray(embed(graph, state, part))[:count] for part, count in parts])
 
 
 def _sample(modality: str, raw: np.ndarray, mask: np.ndarray | None) -> Mapping[str, Any]:

@@ -4,9 +4,8 @@ docs/provenance.md says what such a record can prove, and what it cannot.
 """
 
 import datetime
-import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from perceiver.config import network_json, preprocessing_json
 from perceiver.embedding import digest_of
 from perceiver.errors import InputError, require
 from perceiver.model import Model
-from perceiver.saving import MANIFEST, dump, read_folder, read_json, write_durably
+from perceiver.saving import MANIFEST, dump, entry_of, read_folder, read_json, replace_durably
 from perceiver.training.report import machine
 
 ENDING = ".provenance.json"
@@ -37,38 +36,36 @@ def beside(path: Path) -> Path:
     return path.with_name(path.name + ENDING)
 
 
-def write_record(
-    path: str | Path, model: Model, inputs: Mapping[str, Any], *, seed: int | None = None, name: str = ""
-) -> Path:
-    """Write the record of something that a model has made, beside it.
+def write_records(
+    paths: Sequence[str | Path], model: Model, inputs: Mapping[str, Any], *, seed: int | None = None, name: str = ""
+) -> list[Path]:
+    """Write the records of what a model has made of some inputs, beside it.
 
-    path: a file, or a folder with a manifest, such as an index. inputs: what the model was given, by what it was for:
+    paths: files, or folders with a manifest, such as an index. inputs: what the model was given, by what it was for:
     files (which are named in the record), texts or arrays. seed: of the sampling, where there was any. name: what the
     model is called, such as its folder or its id on the Hub.
 
     Raises:
         InputError: no such file.
     """
-    path = Path(path)
-    record = {
-        "format": FORMAT,
-        "file": {"name": path.name, **_entry(_content(path))},
+    made = {
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": {
             "name": name,
             "digest": digest_of(model),
-            "config_sha256": _sha256(dump(network_json(model.config))),
-            "preprocessing_sha256": _sha256(dump(preprocessing_json(model.config))),
+            "config_sha256": entry_of(dump(network_json(model.config)))["sha256"],
+            "preprocessing_sha256": entry_of(dump(preprocessing_json(model.config)))["sha256"],
         },
         "inputs": {what: _input(source) for what, source in inputs.items()},
         "seed": seed,
         "machine": machine(),
     }
-    place = beside(path)
-    aside = place.with_name(f".{place.name}")
-    write_durably(aside, dump(record))
-    os.replace(aside, place)
-    return place
+    written = []
+    for path in map(Path, paths):
+        file = {"name": path.name, **entry_of(_content(path))}
+        replace_durably(beside(path), dump({"format": FORMAT, "file": file, **made}))
+        written.append(beside(path))
+    return written
 
 
 def verify(path: str | Path, model: Model | None = None) -> list[Finding]:
@@ -151,26 +148,18 @@ def _content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _entry(content: bytes) -> dict[str, Any]:
-    return {"sha256": _sha256(content), "bytes": len(content)}
-
-
 def _input(source: Any) -> dict[str, Any]:
     if isinstance(source, os.PathLike):
-        return {"path": os.fspath(source), **_entry(_content(Path(source)))}
+        return {"path": os.fspath(source), **entry_of(_content(Path(source)))}
     if isinstance(source, str):
-        return {"text": source, **_entry(source.encode())}
+        return {"text": source, **entry_of(source.encode())}
     array = np.ascontiguousarray(source)
-    return {"dtype": array.dtype.name, "shape": list(array.shape), **_entry(array.tobytes())}
+    return {"dtype": array.dtype.name, "shape": list(array.shape), **entry_of(array.tobytes())}
 
 
 def _compared(what: str, path: Path, entry: Mapping[str, Any]) -> Finding:
     try:
-        found = _entry(_content(path))
+        found = entry_of(_content(path))
     except InputError as error:
         return Finding(what, False, str(error))
     if found == {name: entry[name] for name in ("sha256", "bytes")}:

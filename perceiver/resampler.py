@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from perceiver.attend import attend
-from perceiver.attention import Activation
+from perceiver.attention import Activation, layer_norm, mean_where_blind
 from perceiver.errors import ConfigError, InputError
 from perceiver.tokens import check_array
 from perceiver.typing import Array, Bool, Float, Int
@@ -27,7 +27,7 @@ class Norm(enum.Enum):
     def build(self, channels: int, epsilon: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
         """The module."""
         if self is Norm.LAYER:
-            return nnx.LayerNorm(channels, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+            return layer_norm(channels, dtype, rngs, epsilon)
         return nnx.RMSNorm(channels, epsilon=epsilon, dtype=dtype, rngs=rngs)
 
 
@@ -203,10 +203,10 @@ class GatedCrossAttendLayer(nnx.Module):
         else:
             number = jnp.repeat(jnp.arange(1, count + 1), latents)
             mask = times[..., None] == number if self.config.latest else times[..., None] >= number
-            blind = ~mask.any(axis=-1)
+            mask = mask[:, None]
             if self.config.mean_when_blind:
-                q, mask = jnp.where(blind[..., None, None], 0, q), mask | blind[..., None]
-            found = attend(q, k, v, mask[:, None])
+                q, mask = mean_where_blind(q, mask)
+            found = attend(q, k, v, mask)
             if self.config.mean_when_blind and self.config.latest:
                 found = jnp.where((times > 0)[..., None, None], found, 0)
         return self.out(found.reshape(*text.shape[:2], -1))

@@ -237,15 +237,3 @@ def both_ways(
 def shuffled(positive: Bool[np.ndarray, "n m"], seed: int = 0) -> Bool[np.ndarray, "n m"]:
     """Which pairs are right, with the candidates dealt anew: the control that a search has to beat."""
     return positive[:, np.random.default_rng(seed).permutation(positive.shape[1])]
-
-
-def read_texts(path: Path) -> list[str]:
-    """The lines of a text file that are not empty, as things to embed.
-
-    Raises:
-        InputError: no such file, or not UTF-8.
-    """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected text in UTF-8, got {error}") from error

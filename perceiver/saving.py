@@ -85,7 +85,7 @@ def write_folder(folder: str | Path, files: dict[str, bytes]) -> Path:
     folder = Path(folder)
     if _occupied(folder) and not (folder / MANIFEST).is_file():
         raise InputError(f"{folder}: exists and is not a model folder, so it is not overwritten")
-    entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in files.items()}
+    entries = {name: entry_of(content) for name, content in files.items()}
     return _place(folder, files | {MANIFEST: dump({"format": FORMAT, "files": entries})})
 
 
@@ -289,6 +289,18 @@ def _name(path: tuple[Any, ...]) -> str:
     attributes = [entry.name for entry in path if isinstance(entry, jax.tree_util.GetAttrKey)]
     keys = [str(getattr(entry, "key", getattr(entry, "idx", None))) for entry in path[: len(path) - len(attributes)]]
     return ".".join([*keys, *attributes[1:]])  # the first one is the value inside an nnx.Variable
+
+
+def entry_of(content: bytes) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Write a file beside its place and move it there: it is whole, or what it was before."""
+    aside = path.with_name(f".{path.name}")
+    write_durably(aside, content)
+    os.replace(aside, path)
 
 
 def write_durably(path: Path, content: bytes) -> None:

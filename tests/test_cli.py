@@ -10,6 +10,7 @@ import pytest
 
 from perceiver import cli
 from perceiver.io import write_png
+from tests.started import ended
 
 EXPERIMENT = "experiments/digits.py"
 OPTIONS = ["--latents", "4", "--channels", "16", "--depth", "1", "--batch", "16"]
@@ -157,10 +158,7 @@ def test_a_run_goes_on_where_it_stopped(interrupted):
 
 
 def refused(words, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(words)
-    assert ended.value.code == 2
-    return capsys.readouterr().err.replace("\n", " ")
+    return ended(words, 2, capsys).err.replace("\n", " ")
 
 
 def test_a_folder_of_another_run_is_refused_with_the_difference(run, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from data.wall_following_robot import CLASSES, HEADER
 from perceiver import cli
+from tests.started import ended
 
 EXPERIMENT = "experiments/wall_following.py"
 
@@ -78,10 +79,7 @@ def test_the_models_own_folder_will_do(run, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_evaluated_says_why(run, words, message, capsys):
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["evaluate", str(run), *words])
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert message in ended(["evaluate", str(run), *words], 2, capsys).err.replace("\n", " ")
 
 
 PAIR = """

@@ -11,6 +11,7 @@ import perceiver as p
 from perceiver import cli
 from perceiver.io import write_png
 from tests.models import noisy, tiny_inputs
+from tests.started import ended
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,7 @@ def test_what_was_found_is_drawn(place, tmp_path, capsys):
 
 
 def refused(words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(words)
-    assert stopped.value.code == 2
-    return capsys.readouterr().err
+    return ended(words, 2, capsys).err
 
 
 def test_what_cannot_be_searched_is_said(place, tmp_path, capsys):

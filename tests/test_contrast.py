@@ -1,11 +1,6 @@
 """Losses on several devices, in chunks and in blocks are those of the definition; tests/parity has open_clip's."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +9,7 @@ import pytest
 
 from perceiver import InputError, contrast
 from perceiver.contrast import Embedded, clamped, in_chunks, infonce, sigmoid, together
-
-ROOT = Path(__file__).parents[1]
+from tests.started import on_eight_devices
 
 
 def unit(seed, shape):
@@ -155,18 +149,7 @@ def test_chunks_keep_only_what_is_embedded():
 @pytest.fixture(scope="module")
 def on_eight():
     """Largest relative differences, from a process with eight devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.contrasting"],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    return json.loads(child.stdout.splitlines()[-1])
+    return on_eight_devices("tests.contrasting")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Records of what made a file, and signatures: what was changed is seen."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +12,9 @@ import perceiver as p
 from perceiver import InputError, cli
 from perceiver.errors import MissingExtraError
 from perceiver.io import write_png
-from perceiver.provenance import beside, sign, verify, verify_signature, write_record
+from perceiver.provenance import beside, sign, verify, verify_signature, write_records
 from tests.models import noisy, tiny_inputs
+from tests.started import ended
 
 
 def made(**changes):
@@ -35,8 +37,6 @@ def place(tmp_path_factory):
 @pytest.fixture
 def copy(place, tmp_path):
     """The same, to be changed; the record names the inputs where they were."""
-    import shutil
-
     return shutil.copytree(place, tmp_path / "copy")
 
 
@@ -65,10 +65,7 @@ def test_what_is_as_it_was_made_is_verified(place, capsys):
 
 
 def changed(words, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(words)
-    assert stopped.value.code == 1
-    return capsys.readouterr().out
+    return ended(words, 1, capsys).out
 
 
 def test_a_changed_file_an_other_model_and_a_changed_input_are_seen(copy, place, capsys):
@@ -121,7 +118,7 @@ def test_what_is_no_record_is_said(content, message, tmp_path):
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.png: cannot be read"):
-        write_record(tmp_path / "nothing.png", made(), {})
+        write_records([tmp_path / "nothing.png"], made(), {})
 
 
 @pytest.fixture(scope="module")

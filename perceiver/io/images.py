@@ -15,6 +15,8 @@ from perceiver.io.files import existing_file, refusing
 # Formats that Pillow decodes by itself. Left out on purpose: EPS runs ghostscript, and the many historic
 # formats recognise a file by so few bytes that random data passes for an image.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+"""By which pictures are found in a folder; what they are, their content says."""
 _EXPECTED = f"an image ({', '.join(FORMATS)})"
 
 # The limit from which Pillow warns of a decompression bomb: 1 GiB / 4 / 3 pixels.

@@ -26,7 +26,6 @@ MAX_PIXELS = 2**28
 FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """Endings of files whose sound is a track beside pictures."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 _SAME_TIME = 1e-3  # seconds; Matroska and WebM round their times to this
 _UNTIMED = 0.1  # seconds; how long browsers show a frame of a GIF that does not say
 
@@ -178,9 +177,9 @@ def _kept(
 
 def _folder(folder: Path) -> _Frames:
     with refusing("a folder of images"):
-        names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(_SUFFIXES)]
+        names = [entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(images.SUFFIXES)]
     if not names:
-        raise InputError(f"expected images ({', '.join(_SUFFIXES)}) in the folder, got none")
+        raise InputError(f"expected images ({', '.join(images.SUFFIXES)}) in the folder, got none")
     for name in sorted(names, key=_by_number):
         yield _Frame(0.0, 0.0, None, functools.partial(images.read_image, folder / name, channels=3))
 

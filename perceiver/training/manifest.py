@@ -1,13 +1,12 @@
 """The size and sha256 of every file of a finished folder, so that damage is seen before anything in it is used."""
 
 import hashlib
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from perceiver.errors import InputError
-from perceiver.saving import FORMAT, MANIFEST, dump, read_manifest, write_durably
+from perceiver.saving import FORMAT, MANIFEST, dump, read_manifest, replace_durably
 
 
 def seal(folder: Path) -> None:
@@ -17,9 +16,7 @@ def seal(folder: Path) -> None:
         OSError: it cannot be written, such as on a full disk.
     """
     content = dump({"format": FORMAT, "files": {name: _entry(folder / name) for name in sorted(_files(folder))}})
-    aside = folder / f".{MANIFEST}"
-    write_durably(aside, content)
-    os.replace(aside, folder / MANIFEST)
+    replace_durably(folder / MANIFEST, content)
 
 
 def sealed(folder: Path) -> bool:

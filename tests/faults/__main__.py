@@ -1,6 +1,5 @@
 """`python -m tests.faults`: make every kind of fault many times, and show what came of it."""
 
-import inspect
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +9,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from perceiver.console import described
 from tests.faults.processes import Result
 from tests.faults.rounds import FAULTS, UnavailableError
 
@@ -60,8 +60,7 @@ def row(result: Result) -> str:
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(faults) or "").split("\nArgs:")[0].strip()
-    tyro.cli(faults, prog="tests.faults", description=description, config=(tyro.conf.DisallowNone,))
+    tyro.cli(faults, prog="tests.faults", description=described(faults), config=(tyro.conf.DisallowNone,))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ changes are drawn at random.
 """
 
 import importlib.util
-import inspect
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from perceiver.console import described
 from tests.fuzz.targets import TARGETS, Target, changed
 
 MEMORY = 4 * 2**30
@@ -98,8 +98,7 @@ def enter(target: Target, place: Path, content: bytes) -> bool:
 
 def main() -> None:
     """Run the command line."""
-    description = (inspect.getdoc(fuzz) or "").split("\nArgs:")[0].strip()
-    tyro.cli(fuzz, prog="tests.fuzz", description=description, config=(tyro.conf.DisallowNone,))
+    tyro.cli(fuzz, prog="tests.fuzz", description=described(fuzz), config=(tyro.conf.DisallowNone,))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,5 @@
 """One experiment on several devices: where its arrays lie, and that its losses are those of one."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -13,6 +7,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from perceiver import ConfigError
 from perceiver.training.sharding import MeshShape, partition
+from tests.started import on_eight_devices
 
 MESH = AbstractMesh((2, 4, 2), ("data", "fsdp", "tensor"))
 
@@ -58,19 +53,7 @@ def test_the_longer_axis_of_a_large_matrix_is_cut_over_fsdp_and_the_other_over_t
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What a process with eight devices found."""
-    root = Path(__file__).parents[2]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.training.on_meshes", str(tmp_path_factory.mktemp("meshes"))],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr[-3000:]
-    return json.loads(child.stdout.splitlines()[-1])
+    return on_eight_devices("tests.training.on_meshes", tmp_path_factory.mktemp("meshes"))
 
 
 @pytest.mark.slow
