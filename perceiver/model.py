@@ -57,9 +57,11 @@ class Latents:
 class ModelConfig(abc.ABC):
     """The declaration of any model that can be saved and loaded: a frozen dataclass that builds a `Model`.
 
-    weights: how parameters are stored; a config that declares it as a field can be given to `perceiver.quantise`.
+    compute: dtype of the computation. weights: how parameters are stored; a config that declares it as a field can be
+    given to `perceiver.quantise`.
     """
 
+    compute = Compute.FLOAT32
     weights = Weights.FLOAT32
 
     def build(self, seed: int = 0) -> Any:

@@ -204,7 +204,8 @@ def retrieved(
     candidates: Sequence[str],
     among: Sequence[int] = AMONG,
 ) -> Judged:
-    """Recall at k for each query that has a right candidate: whether one is among the k nearest.
+    """For each query that has a right candidate: recall at k, whether one is among the k nearest, and precision at 1,
+    whether the nearest is right.
 
     items: names of the queries; candidates: of what is searched.
     """
@@ -215,10 +216,11 @@ def retrieved(
         {"item": item, "rank": int(own), "nearest": candidates[first], "hit": bool(own == 0)}
         for item, own, first in zip(items, rank, top, strict=True)
     ]
-    counts: dict[str, np.ndarray] = {f"at_{k}": asked & (rank < k) for k in among}
+    counts: dict[str, np.ndarray] = {f"at_{k}": asked & (rank < k) for k in among} | {"first": asked & (rank < 1)}
 
     def figures(sums: Sums) -> Mapping[str, np.ndarray]:
-        return {f"recall_at_{k}": sums[f"at_{k}"] / np.maximum(sums["all"], 1) for k in among}
+        found = {f"recall_at_{k}": sums[f"at_{k}"] / np.maximum(sums["all"], 1) for k in among}
+        return {"precision_at_1": sums["first"] / np.maximum(sums["all"], 1), **found}
 
     return Judged(lines, counts | {"all": asked}, figures)
 

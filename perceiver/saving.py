@@ -22,6 +22,8 @@ from safetensors.numpy import save as save_tensors
 
 import perceiver.adapters
 import perceiver.attention
+import perceiver.captioner
+import perceiver.causal
 import perceiver.convolutions
 import perceiver.decoders
 import perceiver.dual
@@ -31,6 +33,7 @@ import perceiver.hierarchical
 import perceiver.hierarchical_blocks
 import perceiver.positions
 import perceiver.prompts
+import perceiver.resampler
 import perceiver.spectrogram
 import perceiver.towers
 from perceiver.config import from_json, merge, network_json, preprocessing_json
@@ -55,6 +58,9 @@ def known_types() -> list[type]:
     return [
         *public,
         perceiver.attention.Block,
+        perceiver.captioner.CaptionerConfig,
+        perceiver.causal.CausalText,
+        perceiver.causal.LanguageConfig,
         perceiver.convolutions.ConvStem,
         perceiver.dual.DualEncoderConfig,
         perceiver.dual.ImageClassifierConfig,
@@ -71,6 +77,8 @@ def known_types() -> list[type]:
         perceiver.positions.Projected,
         perceiver.positions.Refined,
         perceiver.prompts.Prompts,
+        perceiver.resampler.GatedCrossAttend,
+        perceiver.resampler.Resampler,
         perceiver.spectrogram.Spectrogram,
         perceiver.towers.EndOfText,
         perceiver.towers.LastPosition,

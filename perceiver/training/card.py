@@ -5,11 +5,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from perceiver.model import PerceiverConfig
+from perceiver.model import ModelConfig, PerceiverConfig
 from perceiver.training.figures import flat
 
 
-def model_card(report: Mapping[str, Any], config: PerceiverConfig) -> str:
+def model_card(report: Mapping[str, Any], config: ModelConfig) -> str:
     """A page with the metadata that the Hub reads (https://huggingface.co/docs/hub/model-cards).
 
     report: as in report.json. config: of the model that was trained.
@@ -25,9 +25,9 @@ def model_card(report: Mapping[str, Any], config: PerceiverConfig) -> str:
             metric_value=round(value, 6),
         )
         for metric, value in flat(test).items()
-        if not metric.startswith("interval_95.") and metric != "items"
+        if not {"interval_95", "items"} & set(metric.split("."))
     ]
-    tags = ["perceiver", "jax", *sorted(config.inputs)]
+    tags = ["perceiver", "jax", *(sorted(config.inputs) if isinstance(config, PerceiverConfig) else ())]
     data = ModelCardData(model_name=name, library_name="perceiver", tags=tags, eval_results=results or None)
     lines = [
         "---",
@@ -36,8 +36,7 @@ def model_card(report: Mapping[str, Any], config: PerceiverConfig) -> str:
         "",
         f"# {name}",
         "",
-        "A Perceiver that takes " + _listed({n: type(adapter).__name__ for n, adapter in config.inputs.items()}),
-        "and answers " + _listed({n: type(output.head).__name__ for n, output in config.outputs.items()}) + ".",
+        *_what(config),
         "",
         f"{training['parameters']:,} parameters, {training['steps']} steps, {report['seconds']} s in all on "
         f"{', '.join(report['machine']['devices'])}. The model of step {training['best_step']} was kept, by the "
@@ -48,12 +47,14 @@ def model_card(report: Mapping[str, Any], config: PerceiverConfig) -> str:
         "| figure | test | 95 % interval | untrained |",
         "|---|--:|--:|--:|",
     ]
-    untrained = flat(report["control"].get("untrained", {}))
-    intervals = test.get("interval_95", {})
-    for metric, value in flat({n: v for n, v in test.items() if n != "interval_95"}).items():
-        interval = intervals.get(metric)
-        between = "" if interval is None else f"{interval['low']:.4f} to {interval['high']:.4f}"
-        before = f"{untrained[metric]:.4f}" if metric in untrained and metric != "items" else ""
+    figures, untrained = flat(test), flat(report["control"].get("untrained", {}))
+    for metric, value in figures.items():
+        group, _, last = metric.rpartition(".")
+        if "interval_95" in group.split("."):
+            continue
+        ends = [f"{group}.interval_95.{last}.{end}".lstrip(".") for end in ("low", "high")]
+        between = " to ".join(f"{figures[end]:.4f}" for end in ends if end in figures)
+        before = f"{untrained[metric]:.4f}" if metric in untrained and last != "items" else ""
         lines.append(f"| {metric.replace('_', ' ')} | {value:.4f} | {between} | {before} |")
     for title, figures in (("Simple methods on the same split", report["baselines"]), *_controls(report)):
         if figures:
@@ -71,6 +72,16 @@ def model_card(report: Mapping[str, Any], config: PerceiverConfig) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _what(config: ModelConfig) -> list[str]:
+    """What goes in and what comes out, where the declaration says it by name."""
+    if not isinstance(config, PerceiverConfig):
+        return [f"A {type(config).__name__.removesuffix('Config')}, made with perceiver."]
+    return [
+        "A Perceiver that takes " + _listed({n: type(adapter).__name__ for n, adapter in config.inputs.items()}),
+        "and answers " + _listed({n: type(output.head).__name__ for n, output in config.outputs.items()}) + ".",
+    ]
 
 
 def _controls(report: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -33,15 +33,19 @@ class Judged:
     figures: Callable[[Sums], Mapping[str, np.ndarray]]
 
 
+Verdict = Judged | Mapping[str, Judged]
+"""What was made of items: of one question about them, or of several by name, such as both ways of a search."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A question about the items of a dataset, which may lie in any folder.
+    """What is asked about the items of a dataset, which may lie in any folder.
 
-    load: from the root folder (None: the usual one) to items by split. judge: (model, items) -> Judged.
+    load: from the root folder (None: the usual one) to items by split. judge: (model, items) -> Verdict.
     """
 
     load: Callable[[Path | None], Mapping[str, Sequence[Any]]]
-    judge: Callable[[Perceiver, Sequence[Any]], Judged]
+    judge: Callable[[Perceiver, Sequence[Any]], Verdict]
 
     def items(self, root: Path | None, split: str) -> Sequence[Any]:
         """The items of a split, or of "all".
@@ -66,11 +70,14 @@ def figures_of(judged: Judged) -> dict[str, float]:
     return {name: float(value[0]) for name, value in figures.items() if np.isfinite(value[0])}
 
 
-def scores(judged: Judged) -> dict[str, Any]:
-    """Figures over all items, their number, and what 95 % of bootstrap samples of the items lie between.
+def scores(judged: Verdict) -> dict[str, Any]:
+    """Figures over all items, their number, and what 95 % of bootstrap samples of the items lie between; of several
+    questions, those of each.
 
     The percentile bootstrap (Efron 1979) resamples whole items, so that points of one scan stay together.
     """
+    if isinstance(judged, Mapping):
+        return {question: scores(own) for question, own in judged.items()}
     count = len(judged.lines)
     found: dict[str, Any] = figures_of(judged) | {"items": count}
     if count < 2:
@@ -146,9 +153,14 @@ def measured(items: Sequence[str], values: Mapping[str, np.ndarray]) -> Judged:
     return Judged(lines, counts | {"all": np.ones(len(items))}, figures)
 
 
-def write_lines(judged: Judged, path: Path) -> None:
-    """JSON lines, one for each item, whole or not at all."""
+def write_lines(judged: Verdict, path: Path) -> None:
+    """JSON lines, one for each item, whole or not at all; of several questions, each line says which."""
+    lines: Sequence[Mapping[str, Any]]
+    if isinstance(judged, Mapping):
+        lines = [{"question": question, **line} for question, own in judged.items() for line in own.lines]
+    else:
+        lines = judged.lines
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in judged.lines), "utf-8")
+    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     os.replace(aside, path)

@@ -9,17 +9,17 @@ import jax
 import optax
 
 from perceiver.errors import ConfigError
-from perceiver.model import Perceiver, PerceiverConfig
+from perceiver.model import ModelConfig
 from perceiver.pipeline import Batch, Skipped, Stream
 from perceiver.quantised import Weights
 
-Objective = Callable[[Perceiver, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
+Objective = Callable[[Any, Batch, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
 """(model, batch, key) -> (loss, metrics), pure; the key is the step's randomness."""
 
 Scores = Mapping[str, Any]
 """Figures by name; nested mappings group them."""
 
-Evaluation = Callable[[Perceiver], Scores]
+Evaluation = Callable[[Any], Scores]
 """A model's figures on a fixed split."""
 
 
@@ -27,7 +27,8 @@ Evaluation = Callable[[Perceiver], Scores]
 class Experiment:
     """A training run, declared.
 
-    model, batches, objective, optimizer: what is trained, on which endless stream, for what, how.
+    model, batches, objective, optimizer: what is trained, on which endless stream, for what, how. The functions are
+        given the built model: a Perceiver, or what else the declaration builds.
     steps: updates. seed: of the parameters and of dropout (the stream carries its own). batch: samples per step.
     validate: figures on a validation split cut from the training data; the best model by `best` (higher is better) is
         the one that is kept. test: figures on the test split, computed once, at the end.
@@ -50,7 +51,7 @@ class Experiment:
     """
 
     name: str
-    model: PerceiverConfig
+    model: ModelConfig
     batches: Stream
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -61,8 +62,8 @@ class Experiment:
     test: Evaluation
     seed: int = 0
     baselines: Callable[[], Scores] = dict
-    controls: Callable[[Perceiver], Scores] = lambda _: {}
-    pictures: Callable[[Perceiver, Path], None] = lambda _, __: None
+    controls: Callable[[Any], Scores] = lambda _: {}
+    pictures: Callable[[Any, Path], None] = lambda _, __: None
     ema: float | None = None
     validate_every: int = 200
     checkpoint_every: int = 200

@@ -1,5 +1,6 @@
 """Optimisers as functions: clip, adapt, decay, schedule, accumulate; each a thin arrangement of optax."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -78,6 +79,19 @@ def _matrices(parameters: nnx.State) -> nnx.State:
         return optax.contrib.MuonDimensionNumbers(-2, -1) if "kernel" in names and "head" not in names else None
 
     return jax.tree_util.tree_map_with_path(axes, parameters)
+
+
+def frozen_where(
+    stays: Callable[[tuple[Any, ...]], bool], optimizer: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """An optimiser that leaves the parameters alone whose path `stays`; nothing is stored for them, nor clipped by
+    their gradients.
+    """
+
+    def labels(parameters: nnx.State) -> nnx.State:
+        return jax.tree_util.tree_map_with_path(lambda path, _: "stays" if stays(path) else "moves", parameters)
+
+    return optax.partition({"moves": optimizer, "stays": optax.set_to_zero()}, labels)
 
 
 def lamb(
