@@ -26,6 +26,14 @@ def decode_picture(data: bytes, name: str, channels: int) -> np.ndarray:
         return decode_image(data, channels)
 
 
+def over_white(image: np.ndarray) -> np.ndarray:
+    """A picture without its transparency: uint8 [h, w, 3], from uint8 [h, w, 3 or 4]."""
+    if image.shape[-1] == 3:
+        return image
+    alpha = image[..., 3:] / np.float32(255)
+    return np.round(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
 class Members:
     """The files inside a zip, read one at a time, from any thread."""
 

@@ -21,6 +21,7 @@ import optax
 from flax import nnx
 
 from data import coco_captions_cc, emoji_noto64, openclipart96
+from data.pictures import over_white
 from perceiver import Block, Fourier, Image, viz
 from perceiver.adapters.text import BOS, BYTE_VOCABULARY, CLS, EOS, PAD, decode_bytes, encode_bytes
 from perceiver.augment import flip, random_resized_crop
@@ -52,12 +53,8 @@ class Captioned:
 
 
 def captioned(item: Any, captions: Callable[[Any], Sequence[str]]) -> Captioned:
-    """An item of any of the datasets, its transparency over white."""
-    pixels = item.image
-    if pixels.shape[-1] == 4:
-        alpha = pixels[..., 3:] / np.float32(255)
-        pixels = np.round(pixels[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    image = frame_image(pixels, SIDE, SIDE, fit=Fit.CENTRAL)
+    """An item of any of the datasets."""
+    image = frame_image(over_white(item.image), SIDE, SIDE, fit=Fit.CENTRAL)
     return Captioned(item.file, image, tuple(captions(item)))
 
 

@@ -6,6 +6,7 @@ perceiver train experiments/digits_any.py --root FOLDER      (FOLDER holds fsdd/
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from perceiver.augment import shift_and_turn
 from perceiver.pipeline import Kept, Sample, together, training_stream
 from perceiver.retrieval import retrieved
 from perceiver.training.classification import class_judge, class_objective
-from perceiver.training.evaluation import Judged, Task, figures_of, scores
+from perceiver.training.evaluation import Judged, Sums, Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.matching import embedded, matching_objective, mean_figures
 from perceiver.training.optimizers import adamw, warmup_cosine
@@ -97,17 +98,17 @@ def judge(
     }
     here = [name for name in sides if name in model.config.inputs]
     vectors = {name: embedded(model, [_asked(sample) for sample in sides[name][1]]) for name in here}
-    return {
-        f"{one}_to_{other}": retrieved(
-            sides[one][0],
-            vectors[one] @ vectors[other].T,
-            labels[one][:, None] == labels[other],
-            sides[other][0],
-        )
-        for one in here
-        for other in here
-        if one != other
-    }
+    found = {}
+    for one, other in itertools.permutations(here, 2):
+        same = labels[one][:, None] == labels[other]
+        searched = retrieved(sides[one][0], vectors[one] @ vectors[other].T, same, sides[other][0], among=(1,))
+        found[f"{one}_to_{other}"] = dataclasses.replace(searched, figures=_precision)
+    return found
+
+
+def _precision(sums: Sums) -> Mapping[str, np.ndarray]:
+    """Of the nearest, where many candidates are right."""
+    return {"precision_at_1": sums["at_1"] / np.maximum(sums["all"], 1)}
 
 
 def _asked(sample: Sample) -> Sample:

@@ -204,8 +204,8 @@ def retrieved(
     candidates: Sequence[str],
     among: Sequence[int] = AMONG,
 ) -> Judged:
-    """For each query that has a right candidate: recall at k, whether one is among the k nearest, and precision at 1,
-    whether the nearest is right.
+    """Of each query that has a right candidate: recall at k, whether one is among the k nearest; and the mean of
+    1 / place of the nearest right one (mean reciprocal rank), which is smoother and good to choose models by.
 
     items: names of the queries; candidates: of what is searched.
     """
@@ -216,11 +216,13 @@ def retrieved(
         {"item": item, "rank": int(own), "nearest": candidates[first], "hit": bool(own == 0)}
         for item, own, first in zip(items, rank, top, strict=True)
     ]
-    counts: dict[str, np.ndarray] = {f"at_{k}": asked & (rank < k) for k in among} | {"first": asked & (rank < 1)}
+    counts: dict[str, np.ndarray] = {f"at_{k}": asked & (rank < k) for k in among}
+    counts["reciprocal"] = np.where(asked, 1.0 / (np.maximum(rank, 0) + 1.0), 0.0)
 
     def figures(sums: Sums) -> Mapping[str, np.ndarray]:
-        found = {f"recall_at_{k}": sums[f"at_{k}"] / np.maximum(sums["all"], 1) for k in among}
-        return {"precision_at_1": sums["first"] / np.maximum(sums["all"], 1), **found}
+        number = np.maximum(sums["all"], 1)
+        recalls = {f"recall_at_{k}": sums[f"at_{k}"] / number for k in among}
+        return recalls | {"mean_reciprocal_rank": sums["reciprocal"] / number}
 
     return Judged(lines, counts | {"all": asked}, figures)
 

@@ -83,7 +83,7 @@ def test_recall_counts_queries_that_have_an_answer():
     similarities = np.array([[0.9, 0.8], [0.9, 0.8], [0.9, 0.8]])
     positive = np.array([[1, 0], [0, 1], [0, 0]], bool)
     judged = retrieved(["a", "b", "c"], similarities, positive, ["x", "y"], among=(1, 2))
-    assert figures_of(judged) == {"recall_at_1": 0.5, "recall_at_2": 1.0}
+    assert figures_of(judged) == {"recall_at_1": 0.5, "recall_at_2": 1.0, "mean_reciprocal_rank": 0.75}
     assert [line["rank"] for line in judged.lines] == [0, 1, -1]
     assert judged.lines[0] == {"item": "a", "rank": 0, "nearest": "x", "hit": True}
     assert 0.0 <= scores(judged)["interval_95"]["recall_at_1"]["low"] <= 0.5

@@ -17,7 +17,15 @@ from perceiver.augment.audio import (
     random_equaliser,
     random_shift,
 )
-from perceiver.augment.images import cutout, flip, random_crop, random_erasing, random_resized_crop, shift_and_turn
+from perceiver.augment.images import (
+    colour_jitter,
+    cutout,
+    flip,
+    random_crop,
+    random_erasing,
+    random_resized_crop,
+    shift_and_turn,
+)
 from perceiver.augment.mixing import cutmix, mixup
 from perceiver.augment.points import (
     crop_range,
@@ -49,6 +57,7 @@ __all__ = [
     "change_pitch",
     "change_speed",
     "change_tempo",
+    "colour_jitter",
     "crop_range",
     "cutmix",
     "cutout",

@@ -89,6 +89,21 @@ def flip(image: np.ndarray, rng: np.random.Generator, *, chance: float = 0.5) ->
     return np.ascontiguousarray(image[:, ::-1]) if rng.random() < chance else image
 
 
+def colour_jitter(
+    image: np.ndarray, rng: np.random.Generator, *, brightness: float = 0.2, contrast: float = 0.2, colour: float = 0.2
+) -> np.ndarray:
+    """A picture in another light: uint8 [h, w, c], each quality times a factor uniform in 1 ± its argument.
+
+    brightness: of the mean grey. contrast: of the distance from it. colour: of the distance from each pixel's grey.
+    """
+    factors = [rng.uniform(1 - most, 1 + most) for most in (brightness, contrast, colour)]
+    pixels = image.astype(np.float32)
+    mean = pixels.mean()
+    pixels = (pixels - mean) * factors[1] + mean * factors[0]
+    grey = pixels.mean(axis=-1, keepdims=True)
+    return np.clip(grey + (pixels - grey) * factors[2], 0, 255).astype(np.uint8)
+
+
 def random_erasing(
     image: np.ndarray,
     rng: np.random.Generator,

@@ -1,5 +1,6 @@
 """What recipes that bring modalities into one space have in common: the objective, and how a search is judged."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,26 +21,33 @@ BATCH = 64
 """Samples of one compiled call when searches are judged."""
 
 
-def matching_objective(pairs: Sequence[tuple[str, str]] | None = None, output: str = "embedding") -> Objective:
+def matching_objective(
+    pairs: Sequence[tuple[str, str]] | None = None, kinds: float = 0.0, output: str = "embedding"
+) -> Objective:
     """InfoNCE between modalities, each of them embedded by itself.
 
     What is at the same place of a batch belongs together, or, where batch["targets"] has int [b] for a modality, what
     is of the same number. A sample whose mask for a modality is False altogether lacks it and counts nowhere in it.
 
-    pairs: of modalities; None takes all of the batch. Metrics: the learned scale of the similarities.
+    pairs: of modalities; None takes all of the batch. kinds: weight of a second InfoNCE, in which all belong together
+    that are of the same number in batch["targets"]["kind"], so that what is new is near what is like it. Metrics: the
+    learned scale of the similarities.
     """
 
     def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[Array, dict[str, Array]]:
         groups, masks = batch.get("targets", {}), batch.get("masks", {})
         keys = [None] * len(batch["inputs"]) if key is None else jax.random.split(key, len(batch["inputs"]))
-        embedded = {}
+        said = {}
         for own, name in zip(keys, sorted(batch["inputs"]), strict=True):
             mask = {name: masks[name]} if name in masks else None
             values = model({name: batch["inputs"][name]}, mask, [output], key=own)[output]
-            embedded[name] = Embedded(values, groups.get(name), _present(masks.get(name)))
+            said[name] = Embedded(values, groups.get(name), _present(masks.get(name)))
         head: Any = model.decoders[output].head
         log_scale = head.log_scale[...]
-        loss = together(lambda left, right: infonce(left, right, log_scale), embedded, pairs)
+        loss = together(lambda left, right: infonce(left, right, log_scale), said, pairs)
+        if kinds:
+            alike = {name: dataclasses.replace(side, group=groups["kind"]) for name, side in said.items()}
+            loss += kinds * together(lambda left, right: infonce(left, right, log_scale), alike, pairs)
         return loss, {"scale": jnp.exp(log_scale)}
 
     return objective

@@ -70,3 +70,11 @@ def test_lines_are_written_whole(tmp_path):
     lines = (tmp_path / "new" / "lines.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["item"] for line in lines] == ["ä", "b"]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["lines.jsonl"]
+
+
+def test_several_questions_have_figures_and_lines_each(tmp_path):
+    both = {"left": measured(["a"], {"error": np.array([1.0])}), "right": measured(["b"], {"error": np.array([2.0])})}
+    assert scores(both) == {"left": {"error": 1.0, "items": 1}, "right": {"error": 2.0, "items": 1}}
+    write_lines(both, tmp_path / "lines.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert lines == [{"question": "left", "item": "a", "error": 1.0}, {"question": "right", "item": "b", "error": 2.0}]

@@ -1,0 +1,59 @@
+"""Clip art and its titles and keywords in one space: pictures find words, and words find pictures.
+
+perceiver train experiments/clipart.py --root FOLDER      (FOLDER holds openclipart96/ and emoji_noto64/)
+"""
+
+from pathlib import Path
+
+from data import emoji_noto64, openclipart96
+from experiments import emoji as recipe
+from perceiver.training.evaluation import Task
+from perceiver.training.experiment import Experiment
+
+TASKS = {"openclipart96": Task(openclipart96.load, recipe.judge)}
+
+
+def clipart(
+    *,
+    root: Path | None = None,
+    steps: int = 2400,
+    batch: int = 128,
+    seed: int = 0,
+    learning_rate: float = 4e-3,
+    more: bool = True,
+    kinds: float = 1.0,
+    latents: int = 8,
+    channels: int = 96,
+    depth: int = 2,
+    width: int = 128,
+    checkpoint_every: int = 500,
+) -> Experiment:
+    """Clip art and its titles and keywords, in one space.
+
+    Args:
+        root: Folder that holds openclipart96/ and emoji_noto64/; the variable PERCEIVER_DATA unless given.
+        steps: Updates.
+        batch: Pictures and texts per update.
+        seed: Of the parameters, the order of the data and the augmentation.
+        learning_rate: Adam's peak, after a warm-up of a tenth of the steps; Muon's is twice that.
+        more: Learn from emoji beside clip art.
+        kinds: Weight of the search for what is of the same category, beside that for the thing itself.
+        latents: Vectors in the bottleneck.
+        channels: Their width.
+        depth: Self-attention layers.
+        width: Of the shared space.
+        checkpoint_every: Updates between checkpoints.
+    """
+    return recipe.pairs_of(
+        "clipart",
+        openclipart96,
+        emoji_noto64 if more else None,
+        root,
+        recipe.model(latents, channels, depth, width),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        kinds=kinds,
+        checkpoint_every=checkpoint_every,
+    )

@@ -1,0 +1,235 @@
+"""Emoji and what they are called in one space: pictures find words, and words find pictures.
+
+perceiver train experiments/emoji.py --root FOLDER      (FOLDER holds emoji_noto64/ and openclipart96/)
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from data import emoji_noto64, openclipart96
+from data.pictures import over_white
+from perceiver import Block, Bytes, Embedding, Encoder, Fourier, Image, Ngrams, Output, Perceiver, PerceiverConfig, viz
+from perceiver.augment import colour_jitter, flip, random_resized_crop
+from perceiver.pipeline import Joined, Kept, Sample, training_stream
+from perceiver.retrieval import both_ways
+from perceiver.training.baselines import canonical_correlation, oriented_gradients
+from perceiver.training.evaluation import Task, figures_of, scores
+from perceiver.training.experiment import Experiment
+from perceiver.training.matching import embedded, matching_judge, matching_objective, mean_figures
+from perceiver.training.optimizers import muon, warmup_cosine
+
+SIDE, LENGTH = 64, 128
+"""Pixels of a picture, and bytes of a text; longer ones are cut."""
+
+
+Named = emoji_noto64.Emoji | openclipart96.Clipart
+"""A picture, and what it is called."""
+
+
+def model(latents: int, channels: int, depth: int, width: int) -> PerceiverConfig:
+    """A picture or a text to a vector."""
+    return PerceiverConfig(
+        inputs={
+            "image": Image(
+                (SIDE, SIDE, 3),
+                patch=8,
+                border=4,
+                hidden=96,
+                project=64,
+                position=Fourier(bands=4),
+                mean=(0.75, 0.72, 0.68),
+                std=(0.33, 0.34, 0.37),
+            ),
+            # Runs of bytes that were never seen must say nothing, so their table starts at almost nothing.
+            "text": Bytes(LENGTH, width=channels, truncate=True, ngrams=Ngrams((3, 4, 5, 6, 8), 2**14, scale=1e-3)),
+        },
+        encoder=Encoder(
+            latents,
+            channels,
+            depth,
+            cross=Block(heads=12, qk_channels=channels, v_channels=channels, dropout=0.1),
+            latent=Block(heads=4, widening=2, dropout=0.1),
+        ),
+        outputs={"embedding": Output(Embedding(width), cross=Block(heads=4))},
+    )
+
+
+@functools.cache
+def inputs() -> Mapping[str, Any]:
+    """The adapters, by modality."""
+    return model(1, 12, 1, 8).inputs
+
+
+def words_of(item: Named) -> str:
+    """Everything that it is called, as one text."""
+    return ", ".join(item.texts)
+
+
+def kind_of(item: Named) -> str:
+    """What it is one of several of: an emoji's subcategory, such as food-fruit, or the categories of clip art."""
+    return item.subcategory if isinstance(item, emoji_noto64.Emoji) else "/".join(item.category)
+
+
+def view(item: Named, modality: str) -> Sample:
+    """One side of an item to the model's inputs."""
+    if modality == "text":
+        ids, mask = inputs()["text"].load(words_of(item))
+        return {"inputs": {"text": ids}, "masks": {"text": mask}}
+    return {"inputs": {"image": inputs()["image"].load(over_white(item.image))[0]}}
+
+
+def sample(item: Named, rng: np.random.Generator, kinds: Mapping[str, int]) -> Sample:
+    """A picture, cropped, mirrored and in another light; and some of its words, in any order half of the time."""
+    ids, mask = inputs()["text"].load(some_words(item.texts, rng))
+    pixels = inputs()["image"].load(over_white(item.image))[0]
+    pixels = random_resized_crop(flip(pixels, rng), rng, (SIDE, SIDE), area=(0.6, 1.0))
+    return {
+        "inputs": {"image": colour_jitter(pixels, rng), "text": ids},
+        "masks": {"text": mask},
+        "targets": {"kind": np.int32(kinds[kind_of(item)])},
+    }
+
+
+def some_words(texts: Sequence[str], rng: np.random.Generator) -> str:
+    """The name four times of five, and of the rest a random part."""
+    share = rng.uniform(0.5, 1)
+    rest = [word for word in texts[1:] if rng.random() < share]
+    chosen = [texts[0], *rest] if rng.random() < 0.8 or not rest else rest
+    return ", ".join(rng.permutation(chosen) if rng.random() < 0.5 else chosen)
+
+
+judge = matching_judge(
+    "image", "text", view, lambda item, modality: words_of(item) if modality == "text" else item.file
+)
+dealt = matching_judge("image", "text", view, lambda item, modality: item.file, dealt=True)
+TASKS = {"emoji_noto64": Task(emoji_noto64.load, judge)}
+
+
+def baselines(splits: Mapping[str, Sequence[Named]]) -> dict[str, Any]:
+    """Linear canonical correlation of gradients and colours with words by TF-IDF, learned from all but the test."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    known, test = [*splits["train"], *splits["validation"]], list(splits["test"])
+    words = TfidfVectorizer(sublinear_tf=True)
+    texts = words.fit_transform([words_of(item) for item in known]).toarray()
+    images = np.stack([features(item) for item in known])
+    project = canonical_correlation(images, texts, ridge=(3.0, 3.0), channels=200)
+    unseen = np.stack([features(item) for item in test]), words.transform([words_of(item) for item in test]).toarray()
+    vectors = project(*unseen)
+    names = [item.file for item in test]
+    ways = both_ways((names, vectors[0]), (names, vectors[1]), np.eye(len(test), dtype=bool))
+    return {
+        f"canonical_correlation_{way}": figures_of(judged)
+        for way, judged in zip(("image_to_text", "text_to_image"), ways, strict=True)
+    }
+
+
+def features(item: Named) -> np.ndarray:
+    """Gradients by direction, and the colours of 8 x 8 parts."""
+    pixels = view(item, "image")["inputs"]["image"] / 255.0
+    parts = pixels.reshape(8, SIDE // 8, 8, SIDE // 8, 3).mean(axis=(1, 3))
+    return np.concatenate([oriented_gradients(pixels.mean(axis=-1)), parts.ravel()])
+
+
+def pictures(model: Perceiver, folder: Path, items: Sequence[Named]) -> None:
+    """found.png: for some texts of the test split the pictures that are nearest to them, of all of that split."""
+    held = list(items)
+    seen = embedded(model, [view(item, "image") for item in held])
+    asked = np.random.default_rng(0).permutation(len(held))[:6]
+    read = embedded(model, [view(held[i], "text") for i in asked])
+    tiles: list[tuple[str, Any]] = []
+    for number, row in zip(asked, read @ seen.T, strict=True):
+        tiles.append(("", words_of(held[number])))
+        tiles += [("right" if i == number else "", over_white(held[i].image)) for i in np.argsort(-row)[:7]]
+    viz.contact_sheet(tiles, folder / "found.png", columns=8)
+
+
+def pairs_of(
+    name: str,
+    own: ModuleType,
+    other: ModuleType | None,
+    root: Path | None,
+    config: PerceiverConfig,
+    *,
+    steps: int,
+    batch: int,
+    seed: int,
+    learning_rate: float,
+    kinds: float,
+    checkpoint_every: int,
+) -> Experiment:
+    """Pictures and their words. own: the dataset, of which the figures are; other: a further one to learn from."""
+    splits = {split: Kept(items) for split, items in own.load(root).items()}
+    known = Joined([splits["train"]] + ([] if other is None else [Kept(other.load(root)["train"])]))
+    numbers = {kind: number for number, kind in enumerate(sorted({kind_of(item) for item in known}))}
+    rate = functools.partial(warmup_cosine, steps=steps)
+    return Experiment(
+        name=name,
+        model=config,
+        batches=training_stream(known, functools.partial(sample, kinds=numbers), seed=seed, batch=batch),
+        objective=matching_objective(kinds=kinds),
+        optimizer=muon(rate(2 * learning_rate), rate(learning_rate), weight_decay=0.1),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        validate=lambda m: mean_figures(judge(m, splits["validation"])),
+        best="mean_reciprocal_rank",
+        test=lambda m: scores(judge(m, splits["test"])),
+        baselines=lambda: baselines(splits),
+        controls=lambda m: {"pairs dealt anew": mean_figures(dealt(m, splits["test"]))},
+        pictures=lambda m, folder: pictures(m, folder, splits["test"]),
+        ema=0.998,
+        validate_every=max(steps // 8, 1),
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def emoji(
+    *,
+    root: Path | None = None,
+    steps: int = 2400,
+    batch: int = 128,
+    seed: int = 0,
+    learning_rate: float = 4e-3,
+    more: bool = True,
+    kinds: float = 1.0,
+    latents: int = 8,
+    channels: int = 96,
+    depth: int = 2,
+    width: int = 128,
+    checkpoint_every: int = 500,
+) -> Experiment:
+    """Emoji and what they are called, in one space.
+
+    Args:
+        root: Folder that holds emoji_noto64/ and openclipart96/; the variable PERCEIVER_DATA unless given.
+        steps: Updates.
+        batch: Pictures and texts per update.
+        seed: Of the parameters, the order of the data and the augmentation.
+        learning_rate: Adam's peak, after a warm-up of a tenth of the steps; Muon's is twice that.
+        more: Learn from clip art beside emoji.
+        kinds: Weight of the search for what is of the same subcategory, beside that for the thing itself.
+        latents: Vectors in the bottleneck.
+        channels: Their width.
+        depth: Self-attention layers.
+        width: Of the shared space.
+        checkpoint_every: Updates between checkpoints.
+    """
+    return pairs_of(
+        "emoji",
+        emoji_noto64,
+        openclipart96 if more else None,
+        root,
+        model(latents, channels, depth, width),
+        steps=steps,
+        batch=batch,
+        seed=seed,
+        learning_rate=learning_rate,
+        kinds=kinds,
+        checkpoint_every=checkpoint_every,
+    )
