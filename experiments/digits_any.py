@@ -220,7 +220,21 @@ def digits_any(
     without = {f"without {name}": meeting(f"without {name}", MODALITIES, name) for name in everybody}
     classes = {f"classifier without {name}": classifying(f"classifier without {name}", name) for name in everybody}
     companions = {**pairs, **without, **classes} if beside else {}
-    return dataclasses.replace(meeting("digits_any", MODALITIES), companions=companions, summary=summary)
+    published = fsdd.load(root, spoken_digits.RATE)
+    return dataclasses.replace(
+        meeting("digits_any", MODALITIES),
+        baselines=lambda: spoken_digits.baselines(published),
+        controls=lambda m: {"digits dealt anew": _dealt(m, published["test"])},
+        companions=companions,
+        summary=summary,
+    )
+
+
+def _dealt(model: Perceiver, recordings: Sequence[fsdd.Recording]) -> dict[str, Any]:
+    """The figures when each recording is said to be of another's digit."""
+    order = np.random.default_rng(0).permutation(len(recordings))
+    held = list(recordings)
+    return scores(judge(model, [dataclasses.replace(held[i], digit=held[j].digit) for i, j in enumerate(order)]))
 
 
 def summary(tests: Mapping[str, Any]) -> dict[str, float]:
