@@ -17,7 +17,7 @@ from data import digits, fsdd
 from experiments import spoken_digits
 from perceiver import Block, Bytes, Classes, Embedding, Encoder, Fourier, Image, Output, Perceiver, PerceiverConfig
 from perceiver.augment import shift_and_turn
-from perceiver.pipeline import Kept, Sample, together, training_stream
+from perceiver.pipeline import Joined, Kept, Sample, together, training_stream
 from perceiver.retrieval import retrieved
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Judged, Sums, Task, figures_of, scores
