@@ -75,3 +75,12 @@ def test_the_objective_of_several_senses_brings_them_together(request):
     assert loss > 0
     alone, _ = names["objective"](model, batch | {"targets": batch["targets"] | {"concept": np.arange(4)}}, None)
     assert alone != loss
+
+
+def test_a_language_model_is_given_eyes(request):
+    (code,) = blocks(request, "captions.md")
+    found = {}
+    exec(code, found)
+    assert found["logits"].shape == (1, 64, 262)
+    assert found["rows"].shape == (1, 64)
+    assert (found["rows"][0, :3] == found["ids"][0, :3]).all()

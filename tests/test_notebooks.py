@@ -14,7 +14,9 @@ SHORTER = "steps=200, checkpoint_every=100", "steps=20, checkpoint_every=20"
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 # The kernel's own libraries warn about their event loops; the notebook's code runs in another process.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::RuntimeWarning")
-def test_notebook_runs_and_draws(path, monkeypatch):
+def test_notebook_runs_and_draws(path, monkeypatch, request):
+    if "emoji" in path.read_text(encoding="utf-8"):
+        monkeypatch.setenv("PERCEIVER_DATA", str(request.getfixturevalue("data_root")))
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # those of the tests make programs that compile fast and run slowly
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook's own backend puts pictures into its outputs
     nbclient = pytest.importorskip("nbclient")
