@@ -25,7 +25,7 @@ from data.pictures import over_white
 from perceiver import Block, Fourier, Image, viz
 from perceiver.adapters.text import BOS, BYTE_VOCABULARY, CLS, EOS, PAD, decode_bytes, encode_bytes
 from perceiver.augment import flip, random_resized_crop
-from perceiver.captioner import Captioner, CaptionerConfig, caption, frozen
+from perceiver.captioner import Captioner, CaptionerConfig, caption, frozen, hold
 from perceiver.causal import CausalText, Language, LanguageConfig
 from perceiver.generation import Sampling
 from perceiver.io.images import Fit, frame_image
@@ -105,7 +105,8 @@ def writing(model: Language, batch: Batch, key: jax.Array | None) -> tuple[Array
 
 
 def looking(model: Captioner, batch: Batch, key: jax.Array | None) -> tuple[Array, dict[str, Array]]:
-    """The objective of captions with pictures."""
+    """The objective of captions with pictures, for what is not the language model."""
+    hold(model.text)
     ids = batch["inputs"]["text"]
     return mean(*losses(model(batch["inputs"]["image"][:, None], ids, key=key), ids)), {}
 
@@ -229,8 +230,8 @@ def model(text: CausalText, latents: int) -> CaptionerConfig:
 def captions(
     *,
     root: Path | None = None,
-    steps: int = 1500,
-    language_steps: int = 1500,
+    steps: int = 1000,
+    language_steps: int = 1000,
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,

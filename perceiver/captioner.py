@@ -100,6 +100,11 @@ class Captioner(Model):
             return self.text(ids, between=lambda number, x: self.looks[number](x, latents, times), key=key)
 
 
+def hold(module: nnx.Module) -> None:
+    """Make constants of a module's parameters, so that no gradients of them are computed; within an objective."""
+    nnx.update(module, jax.tree.map(jax.lax.stop_gradient, nnx.state(module, nnx.Param)))
+
+
 def frozen(path: tuple[Any, ...]) -> bool:
     """Whether a parameter of a captioner belongs to its language model, which stays as it is."""
     return getattr(path[0], "key", None) == "text"
