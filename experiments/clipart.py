@@ -16,15 +16,16 @@ TASKS = {"openclipart96": Task(openclipart96.load, recipe.judge)}
 def clipart(
     *,
     root: Path | None = None,
-    steps: int = 2400,
+    steps: int = 2000,
     batch: int = 128,
     seed: int = 0,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 2e-3,
     more: bool = True,
-    kinds: float = 1.0,
-    latents: int = 8,
-    channels: int = 96,
+    kinds: float = 0.5,
+    latents: int = 16,
+    channels: int = 128,
     depth: int = 2,
+    looks: int = 2,
     width: int = 128,
     checkpoint_every: int = 500,
 ) -> Experiment:
@@ -40,7 +41,8 @@ def clipart(
         kinds: Weight of the search for what is of the same category, beside that for the thing itself.
         latents: Vectors in the bottleneck.
         channels: Their width.
-        depth: Self-attention layers.
+        depth: Self-attention layers after each look.
+        looks: At the picture or the text.
         width: Of the shared space.
         checkpoint_every: Updates between checkpoints.
     """
@@ -49,7 +51,7 @@ def clipart(
         openclipart96,
         emoji_noto64 if more else None,
         root,
-        recipe.model(latents, channels, depth, width),
+        recipe.model(latents, channels, depth, looks, width),
         steps=steps,
         batch=batch,
         seed=seed,

@@ -32,16 +32,16 @@ Named = emoji_noto64.Emoji | openclipart96.Clipart
 """A picture, and what it is called."""
 
 
-def model(latents: int, channels: int, depth: int, width: int) -> PerceiverConfig:
-    """A picture or a text to a vector."""
+def model(latents: int, channels: int, depth: int, looks: int, width: int) -> PerceiverConfig:
+    """A picture or a text to a vector, after some looks at it."""
     return PerceiverConfig(
         inputs={
             "image": Image(
                 (SIDE, SIDE, 3),
                 patch=8,
                 border=4,
-                hidden=96,
-                project=64,
+                hidden=128,
+                project=96,
                 position=Fourier(bands=4),
                 mean=(0.75, 0.72, 0.68),
                 std=(0.33, 0.34, 0.37),
@@ -53,8 +53,10 @@ def model(latents: int, channels: int, depth: int, width: int) -> PerceiverConfi
             latents,
             channels,
             depth,
-            cross=Block(heads=12, qk_channels=channels, v_channels=channels, dropout=0.1),
+            cross=Block(heads=8, qk_channels=channels, v_channels=channels, dropout=0.1),
             latent=Block(heads=4, widening=2, dropout=0.1),
+            cross_attends=tuple(range(looks)),
+            towers=tuple(range(looks)),
         ),
         outputs={"embedding": Output(Embedding(width), cross=Block(heads=4))},
     )
@@ -63,7 +65,7 @@ def model(latents: int, channels: int, depth: int, width: int) -> PerceiverConfi
 @functools.cache
 def inputs() -> Mapping[str, Any]:
     """The adapters, by modality."""
-    return model(1, 12, 1, 8).inputs
+    return model(1, 8, 1, 1, 8).inputs
 
 
 def words_of(item: Named) -> str:
@@ -201,15 +203,16 @@ def validated(model: Perceiver, parts: Sequence[Sequence[Named]]) -> dict[str, f
 def emoji(
     *,
     root: Path | None = None,
-    steps: int = 2400,
+    steps: int = 2000,
     batch: int = 128,
     seed: int = 0,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 2e-3,
     more: bool = True,
-    kinds: float = 1.0,
-    latents: int = 8,
-    channels: int = 96,
+    kinds: float = 0.5,
+    latents: int = 16,
+    channels: int = 128,
     depth: int = 2,
+    looks: int = 2,
     width: int = 128,
     checkpoint_every: int = 500,
 ) -> Experiment:
@@ -225,7 +228,8 @@ def emoji(
         kinds: Weight of the search for what is of the same subcategory, beside that for the thing itself.
         latents: Vectors in the bottleneck.
         channels: Their width.
-        depth: Self-attention layers.
+        depth: Self-attention layers after each look.
+        looks: At the picture or the text.
         width: Of the shared space.
         checkpoint_every: Updates between checkpoints.
     """
@@ -234,7 +238,7 @@ def emoji(
         emoji_noto64,
         openclipart96 if more else None,
         root,
-        model(latents, channels, depth, width),
+        model(latents, channels, depth, looks, width),
         steps=steps,
         batch=batch,
         seed=seed,

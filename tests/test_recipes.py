@@ -20,8 +20,8 @@ RECIPES = {
     "autoencode": SMALL,
     "lidar_segmentation": [*SMALL, "--depth", "1"],
     "fashion": [*SMALL, "--depth", "1", "--no-raw"],
-    "emoji": ["--batch", "4", "--channels", "48", "--latents", "4", "--depth", "1"],
-    "clipart": ["--batch", "4", "--channels", "48", "--latents", "4", "--depth", "1"],
+    "emoji": ["--batch", "4", "--channels", "16", "--latents", "4", "--depth", "1"],
+    "clipart": ["--batch", "4", "--channels", "16", "--latents", "4", "--depth", "1"],
     "digits_any": [*SMALL, "--voices", "20", "--no-beside"],
     "captions": [*SMALL, "--depth", "2"],
 }
