@@ -12,6 +12,7 @@ from flax import nnx
 from perceiver.attend import Backend, Problem, attend, attention_weights, choose_backend
 from perceiver.errors import ConfigError
 from perceiver.folded import attend_tokens
+from perceiver.layout import by_sample
 from perceiver.positions import rotate
 from perceiver.products import product
 from perceiver.sequence import cut
@@ -286,7 +287,8 @@ class CrossAttend(nnx.Module):
         x = dropout(x, rate, drop_attended)
         if self.config.residual:
             x = queries + x
-        return x + dropout(self.mlp(x), rate, drop_mlp)
+        x = by_sample(x)
+        return by_sample(x + dropout(self.mlp(x), rate, drop_mlp))
 
     def weights(self, queries: Float[Array, "b q c"], tokens: Tokens) -> Float[Array, "b h q k"]:
         """Where each query looks."""
@@ -316,8 +318,8 @@ class SelfAttend(nnx.Module):
         normed = self.norm(x)
         both = None if angles is None else (angles, angles)
         attended = self.attention(normed, normed, mask, angles=both, key=drop_weights)
-        x = x + dropout(attended, self.config.dropout, drop_attended)
-        return x + dropout(self.mlp(x), self.config.dropout, drop_mlp)
+        x = by_sample(x + dropout(attended, self.config.dropout, drop_attended))
+        return by_sample(x + dropout(self.mlp(x), self.config.dropout, drop_mlp))
 
 
 class Stack(nnx.Module):

@@ -18,10 +18,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from perceiver.errors import InputError
+from perceiver.layout import AXES
 from perceiver.typing import Array, Bool, Float, Int
-
-AXES = ("data", "fsdp")
-"""Axes of a mesh that cut a batch."""
 
 MAX_LOG_SCALE = math.log(100.0)
 """Where CLIP (arXiv 2103.00020) stops the temperature: logits are at most 100 times a cosine."""

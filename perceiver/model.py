@@ -23,6 +23,7 @@ from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
 from perceiver.errors import ConfigError, InputError, naming
 from perceiver.join import Join
+from perceiver.layout import by_sample
 from perceiver.quantised import Int8, Weights, store
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float, Raw
@@ -308,7 +309,8 @@ class Perceiver(Model):
             with naming(f"inputs[{name!r}]"):
                 module, mask = self.adapters[name], masks.get(name)
                 extra = {"key": key} if key is not None and getattr(module, "takes_key", False) else {}
-                tokens[name] = module(inputs[name], None if mask is None else jnp.asarray(mask), **extra)
+                made = module(inputs[name], None if mask is None else jnp.asarray(mask), **extra)
+                tokens[name] = Tokens(by_sample(made.values), made.mask)
         sizes = {name: part.values.shape[0] for name, part in tokens.items()}
         if len(set(sizes.values())) > 1:
             raise InputError(f"inputs: expected one batch size, got {sizes}")

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from perceiver.layout import within_layer
 from perceiver.typing import Array, Float
 
 LARGE = 2**18
@@ -23,7 +24,13 @@ def one_at_a_time(x: Any, *rest: Any) -> Any:
 def product(
     x: Float[Array, "*n i"], weights: Float[Array, "i o"], dimensions: Any, precision: Any = None, **options: Any
 ) -> Float[Array, "*n o"]:
-    """For `nnx.Linear(dot_general=...)`."""
+    """For `nnx.Linear(dot_general=...)`. On a mesh the rows of a batch stay where its samples are."""
+    if x.ndim < 3:
+        return _chosen(x, weights, dimensions, precision, **options)
+    return within_layer(_chosen(within_layer(x), weights, dimensions, precision, **options))
+
+
+def _chosen(x: Array, weights: Array, dimensions: Any, precision: Any, **options: Any) -> Array:
     last = (((x.ndim - 1,), (0,)), ((), ()))
     plain = precision is None and not any(options.values()) and tuple(dimensions) == last and weights.ndim == 2
     if plain and weights.size >= LARGE and x.dtype == weights.dtype and jax.default_backend() == "cpu":

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from perceiver import layout
 from perceiver.tiles import backward, forward
 from perceiver.typing import Array
 
-AXIS = "sequence"
+AXIS = layout.SEQUENCE
 FEWEST = 1024
 """Keys below which it is not worth it."""
 

@@ -11,7 +11,7 @@ import perceiver
 ROOT = pathlib.Path(perceiver.__file__).parent
 
 LAYERS = [
-    {"errors", "typing"},
+    {"errors", "typing", "layout"},
     {
         "config",
         "tokens",

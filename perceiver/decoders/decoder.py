@@ -13,6 +13,7 @@ from perceiver.decoders.folding import folded, padded
 from perceiver.decoders.heads import Head, LinearHead
 from perceiver.decoders.queries import Query
 from perceiver.errors import ConfigError, InputError
+from perceiver.layout import by_sample
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float
 
@@ -240,7 +241,7 @@ class Decoder(nnx.Module):
         queries = self.query(batch, at, tokens)
         padding = self._padding
         padding = None if padding is None else padding.astype(self.dtype)
-        return Tokens(padded(queries.values, padding), queries.mask)
+        return Tokens(by_sample(padded(queries.values, padding)), queries.mask)
 
     @property
     def _padding(self) -> Array | None:
@@ -249,7 +250,7 @@ class Decoder(nnx.Module):
     def _some(self, latents, tokens, tables, at, looking, trunk, key) -> Array:
         queries = self.ask(latents.values.shape[0], at, tokens)
         cross = self.cross if trunk is None else trunk
-        decoded = cross(queries.values, latents, looking=looking, key=key)
+        decoded = by_sample(cross(queries.values, latents, looking=looking, key=key))
         return Tokens(self.head(decoded, tables), queries.mask).cleared().values
 
     def _folded(self, latents: Array, trunk: "TrunkModule | None") -> Callable[[Array], Array] | None:

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from perceiver import contrast, sequence
 from perceiver.errors import ConfigError
+from perceiver.layout import AXES, SEQUENCE, TENSOR
 
-(DATA, FSDP), TENSOR, SEQUENCE = contrast.AXES, "tensor", sequence.AXIS
+DATA, FSDP = AXES
 LEAST = 2**14
 """Numbers in an array below which each device has all of it: what is small costs more to exchange than to keep."""
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver import Fourier, Image
+from perceiver import Dense, Fourier, FromTokens, Image, Output
 from perceiver.attend import Backend, Problem, attend, choose_backend
 from perceiver.pipeline import training_stream
 from perceiver.training.checkpoints import Checkpoints
@@ -96,8 +96,8 @@ def attention_over_parts():
     return {"errors": errors, "backend": chosen[0], "dropped": float(dropped.mean())}
 
 
-def long_experiment():
-    config = tiny_experiment().model
+def long_experiment(**options):
+    config = tiny_experiment(**options).model
     picture = Image((128, 128, 1), position=Fourier(2))
     rng = np.random.default_rng(0)
     pictures = rng.random((40, 128, 128, 1), np.float32)
@@ -119,6 +119,22 @@ def long_losses_of(mesh):
     return {"losses": losses, "whole": sum("16384" in shape for shape in shapes)}
 
 
+def samples_everywhere(mesh):
+    """How many arrays of the compiled step have all of the 8 samples' 16,384 tokens on one device."""
+    experiment = long_experiment(channels=128)
+    question = Output(Dense(3), FromTokens("image", project=128))  # wide: its parameters are cut
+    model = dataclasses.replace(experiment.model, outputs={**experiment.model.outputs, "field": question})
+
+    def objective(model, batch, key):
+        answers = model(batch["inputs"], outputs=["field", "label"], key=key)
+        return sum(jnp.square(answer).mean() for answer in answers.values()), {}
+
+    trainer = Trainer(dataclasses.replace(experiment, model=model, objective=objective), mesh=mesh)
+    program = trainer.program(trainer.start(), trainer.placed(experiment.batches[0]))
+    shapes = re.findall(r"= (?:f32|bf16)\[([\d,]*)\]", program.call.as_text())
+    return sum(shape.startswith("8,16384,") for shape in shapes)
+
+
 def main(folder):
     experiment = tiny_experiment(channels=128)
     found = {name: losses_of(experiment, mesh_of(shape)) for name, shape in MESHES.items()}
@@ -126,6 +142,8 @@ def main(folder):
     found["attention"] = attention_over_parts()
     for name, shape in {"long on one": None, "long": MeshShape(sequence=4)}.items():
         found[name] = long_losses_of(mesh_of(shape))
+
+    found["samples"] = {name: samples_everywhere(mesh_of(MESHES[name])) for name in ("one", "fsdp 8")}
 
     # A run that goes on on another mesh, and then on one device.
     run = folder / "run"

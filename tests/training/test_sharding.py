@@ -85,6 +85,12 @@ def test_a_run_whose_long_input_is_cut_has_the_losses_of_one_device(found):
 
 
 @pytest.mark.slow
+def test_a_device_has_the_tokens_of_its_own_samples_only(found):
+    assert found["samples"]["one"] > 0
+    assert found["samples"]["fsdp 8"] == 0
+
+
+@pytest.mark.slow
 def test_a_run_goes_on_on_another_mesh(found):
     np.testing.assert_allclose(found["moved"]["losses"], found["one"]["losses"], rtol=0, atol=1e-5)
     assert (found["moved"]["step"], found["moved"]["share"]) == (4, 1 / 8)
