@@ -172,15 +172,16 @@ def _trainer(wanted: PerceiverConfig, case: Canonical) -> Any:
 
 
 def objective(case: Canonical) -> Callable[..., Any]:
-    """What a model of this kind is trained on here: cross-entropy of classes or bytes, or squares of a flow."""
+    """What a model of this kind is trained on here: cross-entropy of classes or bytes, or squares of all answers."""
     import jax.numpy as jnp
 
     from perceiver.objectives import cross_entropy
 
     def loss_of(model: Any, batch: Any, key: Any) -> tuple[Any, dict]:
-        (answer,) = model(batch["inputs"], key=key).values()
-        loss = jnp.square(answer).mean() if case is Canonical.FLOW else cross_entropy(answer, batch["targets"]["label"])
-        return loss, {}
+        answers = list(model(batch["inputs"], key=key).values())
+        if case in (Canonical.FLOW, Canonical.KINETICS):
+            return sum(jnp.square(answer).mean() for answer in answers), {}
+        return cross_entropy(answers[0], batch["targets"]["label"]), {}
 
     return loss_of
 

@@ -18,7 +18,7 @@ from perceiver.console import described
 if TYPE_CHECKING:
     from perceiver.training.sharding import MeshShape
 
-MODELS = ("imagenet_fourier", "imagenet_learned", "language", "flow")
+MODELS = tuple(case.value for case in Canonical)
 MESHES = ("data=1", "fsdp=8", "data=8,fsdp=8", "data=8,fsdp=8,tensor=4")
 HEADER = "| model | mesh | devices | parameters, MiB | optimiser, MiB | activations, MiB |\n|---|---|--:|--:|--:|--:|"
 
