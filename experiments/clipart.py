@@ -1,6 +1,8 @@
 """Clip art and its titles and keywords in one space: pictures find words, and words find pictures.
 
 perceiver train experiments/clipart.py --root FOLDER      (FOLDER holds openclipart96/ and emoji_noto64/)
+
+As experiments/emoji.py, with the other dataset held out; not yet measured at these settings.
 """
 
 from pathlib import Path

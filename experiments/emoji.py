@@ -1,6 +1,16 @@
 """Emoji and what they are called in one space: pictures find words, and words find pictures.
 
 perceiver train experiments/emoji.py --root FOLDER      (FOLDER holds emoji_noto64/ and openclipart96/)
+
+Seed 0, 44 minutes on one core that other work shared. Recall at 10 among 243 held-out emoji: pictures to texts 56.0 %
+(49.8 to 62.1), texts to pictures 50.6 % (44.4 to 56.4); at 1, 18.1 and 16.0 %. Linear canonical correlation, which also
+learns from the validation split: 54.7 and 55.6 %, at 1 28.0 and 24.7 %. Dealt anew 3.5 %, untrained 3.3 %.
+
+So it is hardly better than a linear method yet, and worse at the first place. What helped, in trials of a thousand steps on
+the validation split: two looks with sixteen latents (one look with eight: 49 %), learning from clip art too, the search for
+what is of the same kind. What did not: few keywords at a time, soft targets, mixed pictures, more dropout, patches of
+4 x 4 pixels. A picture's kind, of 95, is what is hard to see: logistic regression on gradients and colours finds 42 % of
+them, a small convolutional network 49 %, while words tell 79 %.
 """
 
 import functools
