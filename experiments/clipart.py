@@ -3,8 +3,9 @@
 perceiver train experiments/clipart.py --root FOLDER      (FOLDER holds openclipart96/ and emoji_noto64/)
 
 As experiments/emoji.py, with figures of the other dataset. The model of that recipe, which learns from the same
-pictures, has recall at 10 of 35.4 % (pictures to texts) and 38.6 % (texts to pictures) among the 246 held-out pieces of clip art;
-canonical correlation, from the training split, 31.7 and 30.9 %. Of this recipe itself no run is on record yet.
+pictures, has recall at 10 of 35.4 % (pictures to texts) and 38.6 % (texts to pictures) among the 246 held-out pieces
+of clip art; canonical correlation, from the training split, 31.7 and 30.9 %. Of this recipe itself no run is on
+record yet.
 """
 
 from pathlib import Path
