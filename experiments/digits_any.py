@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from data import digits, fsdd
+from data import digits, fsdd, synthetic_digits
 from experiments import spoken_digits
 from perceiver import Block, Bytes, Classes, Embedding, Encoder, Fourier, Image, Output, Perceiver, PerceiverConfig
 from perceiver.augment import shift_and_turn
-from perceiver.pipeline import Joined, Kept, Sample, together, training_stream
+from perceiver.pipeline import Joined, Sample, together, training_stream
 from perceiver.retrieval import retrieved
 from perceiver.training.classification import class_judge, class_objective
 from perceiver.training.evaluation import Judged, Sums, Task, figures_of, scores
@@ -108,7 +108,7 @@ def judge(
         "text": np.array([digit for _, digit in WORDS]),
     }
     here = [name for name in sides if name in model.config.inputs]
-    vectors = {name: embedded(model, [_asked(sample) for sample in sides[name][1]]) for name in here}
+    vectors = {name: embedded(model, sides[name][1]) for name in here}
     found = {}
     for one, other in itertools.permutations(here, 2):
         same = labels[one][:, None] == labels[other]
@@ -120,10 +120,6 @@ def judge(
 def _precision(sums: Sums) -> Mapping[str, np.ndarray]:
     """Of the nearest, where many candidates are right."""
     return {"precision_at_1": sums["at_1"] / np.maximum(sums["all"], 1)}
-
-
-def _asked(sample: Sample) -> Sample:
-    return {group: sample[group] for group in ("inputs", "masks") if group in sample}
 
 
 hearing = class_judge(
@@ -163,7 +159,7 @@ def digits_any(
         checkpoint_every: Updates between checkpoints.
     """
     everybody = fsdd.speakers(root) if beside else ()  # first: absent data is said before voices are made
-    synthetic = spoken_digits.synthetic_digits.load(voices, seed)["train"] if voices else []
+    synthetic = synthetic_digits.load(voices, seed)["train"] if voices else []
     written = digits.load()
     scans = [written["train"][i] for i in range(len(written["train"]))]
     shared = Output(Embedding(64), cross=Block(heads=4))
@@ -171,7 +167,7 @@ def digits_any(
     def common(speaker: str | None) -> tuple[dict[str, Sequence[fsdd.Recording]], Joined]:
         """Splits without a speaker in training, and the words to learn from."""
         splits = fsdd.load(root, spoken_digits.RATE, speaker)
-        return splits, Joined([*[Kept(splits["train"], spoken_digits.trimmed)] * spoken_digits.PEOPLE, synthetic])
+        return splits, spoken_digits.spoken(splits["train"], synthetic)
 
     def of(name: str, config: PerceiverConfig, updates: int, **more: Any) -> Experiment:
         return Experiment(

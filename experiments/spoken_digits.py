@@ -122,6 +122,11 @@ def trimmed(item: fsdd.Recording | synthetic_digits.Saying) -> Any:
     return dataclasses.replace(item, wave=trim_silence(item.wave, RATE, decibels=TRIM))
 
 
+def spoken(people: Sequence[fsdd.Recording], synthetic: Sequence[synthetic_digits.Saying]) -> Joined:
+    """What is learned from: recordings, each so much more often, and synthetic words."""
+    return Joined([*[Kept(people, trimmed)] * PEOPLE, synthetic])
+
+
 def sample(item: fsdd.Recording | synthetic_digits.Saying, rng: np.random.Generator) -> Sample:
     """A word as another person might say it, into another microphone, in another room."""
     filters = [equaliser(rng, decibels=8.0, bands=6, octaves=5.0)]
@@ -205,7 +210,7 @@ def spoken_digits(
     def without(speaker: str | None) -> Experiment:
         splits = TASKS["fsdd"].load(root) if speaker is None else fsdd.load(root, RATE, speaker)
         skipped = Skipped()
-        source = Joined([*[Kept(splits["train"], trimmed)] * PEOPLE, synthetic])
+        source = spoken(splits["train"], synthetic)
         known = speaker is None
         updates = (3 if waveform else 2) * steps if known else steps
         rate = functools.partial(warmup_cosine, steps=updates)

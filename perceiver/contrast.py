@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from perceiver.errors import InputError
-from perceiver.layout import AXES
+from perceiver.layout import batch_axes
 from perceiver.typing import Array, Bool, Float, Int
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -164,9 +164,7 @@ clamped.defvjp(
 def _on_all(here: Callable[..., Array], left: Embedded, right: Embedded, trained: Any) -> Array:
     """Call with all rows, or on every device of the present mesh with its own."""
     sides = left.side(), right.side()
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = () if mesh.empty else tuple(axis for axis in AXES if mesh.shape.get(axis, 1) > 1)
-    devices = math.prod(mesh.shape[axis] for axis in axes)
+    axes, devices = batch_axes()
     if devices == 1 or any(len(side.values) % devices for side in sides):
         return here(*sides, trained, ())
     cut = PartitionSpec(axes)

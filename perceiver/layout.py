@@ -11,6 +11,13 @@ AXES, TENSOR, SEQUENCE = ("data", "fsdp"), "tensor", "sequence"
 """Axes of a mesh: those that cut a batch, one that cuts linear maps, and one that cuts long inputs."""
 
 
+def batch_axes() -> tuple[tuple[str, ...], int]:
+    """The axes that cut a batch on the present mesh, and into how many parts; none and 1 without a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = () if mesh.empty else tuple(axis for axis in AXES if mesh.shape.get(axis, 1) > 1)
+    return axes, math.prod(mesh.shape[axis] for axis in axes)
+
+
 def by_sample(rows: Array) -> Array:
     """An array [b, …] between two layers: its first axis is cut over AXES, and nothing else of it is.
 
@@ -19,9 +26,8 @@ def by_sample(rows: Array) -> Array:
     array is left as it is. What stays open in a constraint is not left open: on a mesh with `tensor` XLA (of jaxlib
     0.10.2) then computed wrong gradients.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = () if mesh.empty else tuple(axis for axis in AXES if mesh.shape.get(axis, 1) > 1)
-    if not axes or mesh.shape.get(SEQUENCE, 1) > 1 or rows.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+    axes, parts = batch_axes()
+    if not axes or rows.shape[0] % parts or jax.sharding.get_abstract_mesh().shape.get(SEQUENCE, 1) > 1:
         return rows
     return jax.lax.with_sharding_constraint(rows, PartitionSpec(axes))
 
