@@ -146,7 +146,7 @@ def digits_any(
 
     Args:
         root: Folder that holds fsdd/; the variable PERCEIVER_DATA unless given.
-        steps: Updates; those that are trained without a speaker make a third as many.
+        steps: Updates.
         batch: Items of each modality per update.
         seed: Of the parameters, the order of the data, the augmentation and the synthetic voices.
         learning_rate: AdamW's peak, after a warm-up of a tenth of the steps.
@@ -195,7 +195,7 @@ def digits_any(
         return of(
             name,
             model(modalities, latents, channels, depth, shared),
-            steps if speaker is None else steps // 3,
+            steps,
             batches=together(streams),
             objective=matching_objective([pair for pair in PAIRS if set(pair) <= set(modalities)]),
             validate=lambda m: mean_figures(judge(m, splits["validation"], written["validation"])),
@@ -215,7 +215,7 @@ def digits_any(
                 depth,
                 Output(Classes(10, names=spoken_digits.NAMES), cross=Block(heads=4)),
             ),
-            steps // 3,
+            steps,
             batches=training_stream(words, spoken_digits.sample, seed=seed, batch=batch),
             objective=class_objective(),
             validate=lambda m: figures_of(hearing(m, splits["validation"])),
