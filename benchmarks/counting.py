@@ -16,7 +16,8 @@ from perceiver.adapters.state import State
 from perceiver.attention import Block
 from perceiver.convolutions import KERNEL, STRIDE, ConvStem
 from perceiver.decoders import Classes, Output
-from perceiver.decoders.heads import Chunk, Dense, Embedding, Flow, Head, Regression, SoundPatches, TokenLogits
+from perceiver.decoders.actions import Chunk
+from perceiver.decoders.heads import Dense, Embedding, Flow, Head, Regression, SoundPatches, TokenLogits
 from perceiver.dual import DualEncoderConfig
 from perceiver.errors import ConfigError
 from perceiver.model import ModelConfig, PerceiverConfig

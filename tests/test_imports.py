@@ -46,6 +46,7 @@ LAYERS = [
     {"embedding"},
     {"zeroshot"},
     {"answers", "inspecting", "training", "viz", "retrieval", "provenance"},
+    {"control"},
     {"console"},
     {"cli_models", "cli_provenance", "cli_search"},
     {"cli_evaluate"},

@@ -1,9 +1,8 @@
 """Decoders: queries, heads, and the outputs that join them."""
 
+from perceiver.decoders.actions import ActionHead, ActionSlots, BinnedChunk, Chunk, FlowChunk, NoisyActions
 from perceiver.decoders.decoder import Output, Pooled, Trunk
 from perceiver.decoders.heads import (
-    ActionSlots,
-    Chunk,
     Classes,
     Dense,
     Embedding,
@@ -16,17 +15,21 @@ from perceiver.decoders.heads import (
 from perceiver.decoders.queries import AtPoints, AtTimes, FromTokens, Grid, Query, Slots, WithInput
 
 __all__ = [
+    "ActionHead",
     "ActionSlots",
     "AtPoints",
     "AtTimes",
+    "BinnedChunk",
     "Chunk",
     "Classes",
     "Dense",
     "Embedding",
     "Flow",
+    "FlowChunk",
     "FromTokens",
     "Grid",
     "Head",
+    "NoisyActions",
     "Output",
     "Pooled",
     "Query",

@@ -116,11 +116,9 @@ class Pooled:
     head: Head
 
     def __post_init__(self) -> None:
-        if self.head.query is not None and self.head.query.shape:
-            kind = type(self.head).__name__
-            raise ConfigError(
-                f"Pooled gives one answer, and {kind} has one for each of {self.head.query.shape} queries"
-            )
+        if self.head.query is not None and self.head.query.shape != ():
+            kind, count = type(self.head).__name__, self.head.query.shape or "several"
+            raise ConfigError(f"Pooled gives one answer, and {kind} has one for each of {count} queries")
 
     @property
     def shape(self) -> tuple[int, ...]:

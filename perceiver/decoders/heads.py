@@ -147,43 +147,6 @@ class Regression(Head):
 
 
 @dataclasses.dataclass(frozen=True)
-class Chunk(Head):
-    """The next `horizon` actions of `dims` numbers, [b, horizon, dims]: one query per future step.
-
-    mean, std: statistics of the actions; empty for none.
-    """
-
-    horizon: int
-    dims: int
-    mean: tuple[float, ...] = preprocessing_field(default=())
-    std: tuple[float, ...] = preprocessing_field(default=())
-
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or self.dims < 1:
-            raise ConfigError(f"Chunk needs a horizon and dims of at least 1, got {self.horizon} and {self.dims}")
-        check_statistics("Chunk", self.dims, self.mean, self.std)
-
-    @property
-    def query(self) -> Query:
-        """See Head."""
-        return ActionSlots(self.horizon)
-
-    def build(self, channels: int, *, dtype, rngs) -> LinearHead:
-        """See Head."""
-        return LinearHead(channels, self.dims, self.mean, self.std, dtype=dtype, rngs=rngs)
-
-
-@dataclasses.dataclass(frozen=True)
-class ActionSlots(Slots):
-    """Slots that keep their axis even where there is only one: a chunk of one action is still a chunk."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See Query."""
-        return (self.count,)
-
-
-@dataclasses.dataclass(frozen=True)
 class Embedding(Head):
     """A vector of length 1 in a space that modalities share, and the learned scale (and bias) of its similarities.
 

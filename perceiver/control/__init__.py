@@ -1,0 +1,1 @@
+"""From sensors to motor commands: policies, what they are given and when, and what robots record."""
