@@ -56,6 +56,7 @@ _HOMES = {
     "perceiver.pretrained": ("from_pretrained",),
     "perceiver.quantised": ("Weights",),
     "perceiver.retrieval": ("Index",),
+    "perceiver.robot": ("Robot", "Sensor"),
     "perceiver.smaller": ("quantise", "reduced"),
     "perceiver.spectrogram": ("Spectrogram",),
     "perceiver.tokens": ("Tokens",),
@@ -127,6 +128,7 @@ if TYPE_CHECKING:
     from perceiver.pretrained import from_pretrained
     from perceiver.quantised import Weights
     from perceiver.retrieval import Index
+    from perceiver.robot import Robot, Sensor
     from perceiver.smaller import quantise, reduced
     from perceiver.spectrogram import Spectrogram
     from perceiver.tokens import Tokens

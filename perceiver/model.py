@@ -17,7 +17,8 @@ from flax.core import FrozenDict
 from perceiver.adapters.base import Adapter
 from perceiver.adapters.text import Text, TextTokens
 from perceiver.attention import split_key
-from perceiver.config import freeze, suggestion
+from perceiver.config import freeze, preprocessing_field, suggestion
+from perceiver.decoders.actions import ActionHead
 from perceiver.decoders.decoder import Output, Pooled, Trunk
 from perceiver.decoders.heads import Head, TokenLogits
 from perceiver.encoder import Encoder
@@ -25,6 +26,7 @@ from perceiver.errors import ConfigError, InputError, naming
 from perceiver.join import Join
 from perceiver.layout import by_sample
 from perceiver.quantised import Int8, Weights, store
+from perceiver.robot import Robot
 from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float, Raw
 
@@ -125,6 +127,7 @@ class PerceiverConfig(ModelConfig):
         up to the same width (Perceiver IO, appendix A.2). Unused with a single input.
     modality_dropout: chance that training hides a whole modality of a sample; never all of them.
     compute: dtype of the computation. weights: how parameters are stored; training takes float32.
+    robot: for a policy, the control loop that it is made for: see `perceiver.control.policy`.
     """
 
     inputs: Mapping[str, Adapter]
@@ -136,6 +139,7 @@ class PerceiverConfig(ModelConfig):
     modality_dropout: float = 0.0
     compute: Compute = Compute.FLOAT32
     weights: Weights = Weights.FLOAT32
+    robot: Robot | None = preprocessing_field(default=None)
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -159,6 +163,19 @@ class PerceiverConfig(ModelConfig):
             raise ConfigError(f"modality_padding must be at least 0, got {self.modality_padding}")
         if not 0.0 <= self.modality_dropout < 1.0:
             raise ConfigError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
+        if self.robot is not None:
+            self._check_robot(self.robot)
+
+    def _check_robot(self, robot: Robot) -> None:
+        """Raise ConfigError where a robot names an input that is not there, or an output that gives no actions."""
+        for name in robot.sensors:
+            if name not in self.inputs:
+                raise ConfigError(f"robot.sensors[{name!r}]: no such input; {suggestion(name, self.inputs)}")
+        if robot.action not in self.outputs:
+            raise ConfigError(f"robot.action: no output {robot.action!r}; {suggestion(robot.action, self.outputs)}")
+        head = self.outputs[robot.action].head
+        if not isinstance(head, ActionHead):
+            raise ConfigError(f"robot.action: expected an output that gives actions, got {type(head).__name__}")
 
     def _check_output(self, name: str, output: Output | Pooled) -> None:
         """Raise ConfigError where an output names a trunk or a text input that is not there."""

@@ -34,6 +34,7 @@ import perceiver.hierarchical_blocks
 import perceiver.positions
 import perceiver.prompts
 import perceiver.resampler
+import perceiver.robot
 import perceiver.spectrogram
 import perceiver.towers
 from perceiver.config import from_json, merge, network_json, preprocessing_json
@@ -79,6 +80,8 @@ def known_types() -> list[type]:
         perceiver.prompts.Prompts,
         perceiver.resampler.GatedCrossAttend,
         perceiver.resampler.Resampler,
+        perceiver.robot.Robot,
+        perceiver.robot.Sensor,
         perceiver.spectrogram.Spectrogram,
         perceiver.towers.EndOfText,
         perceiver.towers.LastPosition,

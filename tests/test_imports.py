@@ -32,6 +32,7 @@ LAYERS = [
         "hub",
         "flow",
         "generation",
+        "robot",
     },
     {"attention", "quantised"},
     {"adapters", "encoder", "join", "resampler"},
