@@ -4,6 +4,7 @@ import pytest
 import perceiver as p
 from perceiver import ConfigError, InputError, Robot, Sensor
 from perceiver.control.observations import Observations
+from perceiver.inference import ask
 from perceiver.saving import load
 from tests.models import NARROW, noisy
 
@@ -127,7 +128,7 @@ def test_what_is_absent_reaches_no_answer():
     seen.add({name: value for name, value in observation(3).items() if name != "observation.images.front"})
     given = seen.given()
     spoilt = given.inputs | {"camera": np.full((1, 4, 6, 3), 200, np.uint8)}
-    answers = [model(inputs, given.masks)["action"] for inputs in (given.inputs, spoilt)]
+    answers = [ask(model, inputs, given.masks)["action"] for inputs in (given.inputs, spoilt)]
     np.testing.assert_array_equal(*answers)
 
 
