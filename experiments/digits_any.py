@@ -13,8 +13,8 @@ People that were never heard: sounds to words 80.0 % on average (george 74.0, ja
 and to pictures 79.4 %, pictures to sounds 97.2 %, where a classifier of the same sounds, trained as long, has 82.8 %
 (73.8, 89.0, 77.0, 91.2). A third of the steps leaves 67.1 %.
 
-The model of all three takes 395 s on one core of two with the other at work too; with all ten that stand beside it
-about eight times that.
+The model of all three takes 395 s on one core of two with the other at work too; with the ten that stand beside it,
+trained as long, it was run on a machine that did much else and has not been timed.
 """
 
 import dataclasses
