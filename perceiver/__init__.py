@@ -26,6 +26,7 @@ _HOMES = {
     "perceiver.attention": ("Activation", "Block"),
     "perceiver.buckets": ("Buckets",),
     "perceiver.convolutions": ("ConvStem",),
+    "perceiver.descriptors": ("Descriptors",),
     "perceiver.decoders": (
         "AtPoints",
         "AtTimes",
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
         Trunk,
         WithInput,
     )
+    from perceiver.descriptors import Descriptors
     from perceiver.embedding import embed
     from perceiver.encoder import Encoder
     from perceiver.errors import ConfigError, InputError, MissingExtraError

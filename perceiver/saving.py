@@ -63,6 +63,7 @@ def known_types() -> list[type]:
         perceiver.causal.CausalText,
         perceiver.causal.LanguageConfig,
         perceiver.convolutions.ConvStem,
+        perceiver.descriptors.Descriptors,
         perceiver.dual.DualEncoderConfig,
         perceiver.dual.ImageClassifierConfig,
         perceiver.dual.Projection,

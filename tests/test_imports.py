@@ -28,6 +28,7 @@ LAYERS = [
         "surroundings",
         "patches",
         "convolutions",
+        "descriptors",
         "io",
         "hub",
         "flow",

@@ -15,6 +15,7 @@ from flax import nnx
 from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_channels, host_array, standardise
 from perceiver.config import preprocessing_field
 from perceiver.convolutions import ConvStem
+from perceiver.descriptors import Descriptors
 from perceiver.errors import ConfigError, InputError
 from perceiver.io.images import Fit, Resample, frame_image, read_image
 from perceiver.patches import to_patches, windows
@@ -31,6 +32,7 @@ class Image(Adapter):
     patch: side of a square patch; 1 makes each pixel a token.
     subsample: keep only every so many-th row and column, for quick looks at large pictures.
     stem: convolutions before anything else; their output's pixels are the tokens, so `patch` stays 1.
+    descriptors: what is counted in each patch, put behind its pixels; None for pixels alone.
     border: pixels around its patch that a token has too, zeros beyond the picture, so that neighbours overlap.
     project: linear projection of a token's values to this width before the position (the learned 1x1 convolution
         of Perceiver IO's second ImageNet model); None keeps the values.
@@ -51,6 +53,7 @@ class Image(Adapter):
     subsample: int = 1
     border: int = 0
     stem: ConvStem | None = None
+    descriptors: Descriptors | None = None
     project: int | None = None
     hidden: int | None = None
     position: Position = Fourier(bands=16)
@@ -69,6 +72,10 @@ class Image(Adapter):
             raise ConfigError(
                 f"Image: the stem makes the tokens, so patch must be 1 and border 0, got {self.patch} and {self.border}"
             )
+        if self.stem is not None and self.descriptors is not None:
+            raise ConfigError("Image.descriptors: expected None beside a stem, which makes the tokens")
+        if self.descriptors is not None:
+            self.descriptors.features(self.shape[2])  # refuses what has too many colours
         if self.border < 0:
             raise ConfigError(f"Image.border: expected 0 or more pixels, got {self.border}")
         if self.hidden is not None and (self.hidden < 1 or self.project is None):
@@ -95,8 +102,11 @@ class Image(Adapter):
 
     @property
     def features(self) -> int:
-        """Numbers in one patch and its border."""
-        return (self.patch + 2 * self.border) ** 2 * self.shape[2] if self.stem is None else self.stem.channels
+        """Numbers in one patch and its border, and those that are counted in it."""
+        if self.stem is not None:
+            return self.stem.channels
+        counted = 0 if self.descriptors is None else self.descriptors.features(self.shape[2])
+        return (self.patch + 2 * self.border) ** 2 * self.shape[2] + counted
 
     @property
     def tokens(self) -> int:
@@ -175,12 +185,14 @@ class ImageTokens(nnx.Module):
             values = windows(around, (patch + 2 * border,) * 2, (patch, patch))
         else:
             values = to_patches(pixels, (patch, patch))
+        if self.config.descriptors is not None:
+            values = jnp.concatenate([values, self.config.descriptors(to_unit(raw), patch)], axis=-1)
         values = values.reshape(raw.shape[0], rows * columns, -1)
         if mask is None or mask.ndim == 1:
             token_mask = presence(mask, raw.shape[0], rows * columns)
             return self.embed(values, grid((rows, columns)), token_mask)
-        if self.stem is not None:
-            raise InputError("expected a mask [b]: convolutions would mix real pixels with padding")
+        if self.stem is not None or self.config.descriptors is not None:
+            raise InputError("expected a mask [b]: convolutions and descriptors would mix real pixels with padding")
         token_mask = rearrange(mask, "b (h p) (w q) -> b h w (p q)", p=patch, q=patch).any(axis=-1)
         return self.embed(values, _own_grid(token_mask), token_mask.reshape(raw.shape[0], -1))
 
