@@ -24,7 +24,20 @@ import numpy as np
 
 from data import emoji_noto64, openclipart96
 from data.pictures import over_white
-from perceiver import Block, Bytes, Embedding, Encoder, Fourier, Image, Ngrams, Output, Perceiver, PerceiverConfig, viz
+from perceiver import (
+    Block,
+    Bytes,
+    Descriptors,
+    Embedding,
+    Encoder,
+    Fourier,
+    Image,
+    Ngrams,
+    Output,
+    Perceiver,
+    PerceiverConfig,
+    viz,
+)
 from perceiver.augment import colour_jitter, flip, random_resized_crop
 from perceiver.pipeline import Joined, Kept, Sample, training_stream
 from perceiver.retrieval import both_ways
@@ -50,6 +63,7 @@ def model(latents: int, channels: int, depth: int, looks: int, width: int) -> Pe
                 (SIDE, SIDE, 3),
                 patch=8,
                 border=4,
+                descriptors=Descriptors(),
                 hidden=128,
                 project=96,
                 position=Fourier(bands=4),

@@ -72,8 +72,12 @@ class Descriptors:
         channels = pixels.shape[-1]
         level = jnp.clip((pixels * self.levels).astype(jnp.int32), 0, self.levels - 1)
         colour = (level * self.levels ** jnp.arange(channels - 1, -1, -1)).sum(axis=-1)
-        parts = rearrange(colour, "b (i p) (j q) -> b i j 1 (p q)", p=patch, q=patch)
-        return (parts == jnp.arange(self.levels**channels)[:, None]).mean(axis=-1, dtype=jnp.float32)
+        parts = rearrange(colour, "b (i p) (j q) -> b i j (p q)", p=patch, q=patch)
+        # A product of two short rows instead of one long one, of which nearly all would be zeros.
+        first = jax.nn.one_hot(parts // self.levels, self.levels ** (channels - 1))
+        last = jax.nn.one_hot(parts % self.levels, self.levels)
+        counts = jnp.einsum("bijpk,bijpl->bijkl", first, last)
+        return counts.reshape(*counts.shape[:3], -1) / patch**2
 
 
 def _around(cells: Float[Array, "b i j f"]) -> Float[Array, "b i j f"]:
