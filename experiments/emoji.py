@@ -44,7 +44,7 @@ from perceiver.retrieval import both_ways
 from perceiver.training.baselines import canonical_correlation, oriented_gradients
 from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
-from perceiver.training.matching import looked_at, matching_judge, matching_objective, mean_figures
+from perceiver.training.matching import embedded, matching_judge, matching_objective, mean_figures
 from perceiver.training.optimizers import muon, warmup_cosine
 
 SIDE, LENGTH = 64, 128
@@ -110,14 +110,6 @@ def view(item: Named, modality: str) -> Sample:
     return {"inputs": {"image": inputs()["image"].load(over_white(item.image))[0]}}
 
 
-def mirrored(item: Named, modality: str) -> Sample:
-    """The same in another way: the picture's mirror image, or the words from the last to the first."""
-    if modality == "text":
-        ids, mask = inputs()["text"].load(", ".join(reversed(item.texts)))
-        return {"inputs": {"text": ids}, "masks": {"text": mask}}
-    return {"inputs": {"image": view(item, modality)["inputs"]["image"][:, ::-1]}}
-
-
 def sample(item: Named, rng: np.random.Generator) -> Sample:
     """A picture, cropped a little and in hardly another light, as colours and sides have names; and some of its words,
     in any order half of the time.
@@ -140,11 +132,10 @@ def some_words(texts: Sequence[str], rng: np.random.Generator) -> str:
     return ", ".join(rng.permutation(chosen) if rng.random() < 0.5 else chosen)
 
 
-VIEWS = (view, mirrored)
 judge = matching_judge(
-    "image", "text", *VIEWS, name=lambda item, modality: words_of(item) if modality == "text" else item.file
+    "image", "text", view, lambda item, modality: words_of(item) if modality == "text" else item.file
 )
-dealt = matching_judge("image", "text", *VIEWS, name=lambda item, modality: item.file, dealt=True)
+dealt = matching_judge("image", "text", view, lambda item, modality: item.file, dealt=True)
 TASKS = {"emoji_noto64": Task(emoji_noto64.load, judge)}
 
 
@@ -177,9 +168,9 @@ def features(item: Named) -> np.ndarray:
 def pictures(model: Perceiver, folder: Path, items: Sequence[Named]) -> None:
     """found.png: for some texts of the test split the pictures that are nearest to them, of all of that split."""
     held = list(items)
-    seen = looked_at(model, held, "image", *VIEWS)
+    seen = embedded(model, [view(item, "image") for item in held])
     asked = np.random.default_rng(0).permutation(len(held))[:6]
-    read = looked_at(model, [held[i] for i in asked], "text", *VIEWS)
+    read = embedded(model, [view(held[i], "text") for i in asked])
     tiles: list[tuple[str, Any]] = []
     for number, row in zip(asked, read @ seen.T, strict=True):
         tiles.append(("", words_of(held[number])))

@@ -62,33 +62,25 @@ def embedded(model: Perceiver, samples: Sequence[Sample], output: str = "embeddi
     return ask_all(model, samples, BATCH, [output])[output].reshape(len(samples), -1)
 
 
-def looked_at(
-    model: Perceiver, items: Sequence[Any], modality: str, *views: Callable[[Any, str], Sample]
-) -> Float[np.ndarray, "n c"]:
-    """The vector of one modality of each item: of length 1, along the mean over the views."""
-    mean = np.mean([embedded(model, [view(item, modality) for item in items]) for view in views], axis=0)
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
-
-
 def matching_judge(
     left: str,
     right: str,
-    *views: Callable[[Any, str], Sample],
+    view: Callable[[Any, str], Sample],
     name: Callable[[Any, str], str],
     dealt: bool = False,
 ) -> Callable[[Perceiver, Sequence[Any]], Mapping[str, Judged]]:
     """A Task's judge: for each item's one modality its other one is searched among those of all items, both ways.
 
-    left, right: the modalities. views: an item and a modality to the model's inputs and masks; of several, such as a
-    picture and its mirror image, the mean vector counts. name: likewise, to what the answer is called; what has the
-    same name, such as two equal texts, is equally right.
+    left, right: the modalities. view: an item and a modality to the model's inputs and masks. name: likewise, to what
+    the answer is called; what has the same name, such as two equal texts, is equally right.
     dealt: the right pairs are dealt anew, a control that shows what a search finds by chance.
     """
 
     def judge(model: Perceiver, items: Sequence[Any]) -> Mapping[str, Judged]:
         held = list(items)
         sides = {
-            side: ([name(item, side) for item in held], looked_at(model, held, side, *views)) for side in (left, right)
+            side: ([name(item, side) for item in held], embedded(model, [view(item, side) for item in held]))
+            for side in (left, right)
         }
         positive = same(sides[left][0]) | same(sides[right][0])
         ways = both_ways(sides[left], sides[right], shuffled(positive) if dealt else positive)
