@@ -22,9 +22,9 @@ from flax import nnx
 
 from data import coco_captions_cc, emoji_noto64, openclipart96
 from data.pictures import over_white
-from perceiver import Block, Fourier, Image, viz
+from perceiver import Block, Descriptors, Fourier, Image, viz
 from perceiver.adapters.text import BOS, BYTE_VOCABULARY, CLS, EOS, PAD, decode_bytes, encode_bytes
-from perceiver.augment import flip, random_resized_crop
+from perceiver.augment import random_resized_crop
 from perceiver.captioner import Captioner, CaptionerConfig, caption, frozen, hold
 from perceiver.causal import CausalText, Language, LanguageConfig
 from perceiver.generation import Sampling
@@ -86,9 +86,9 @@ def ids_of(caption: str) -> np.ndarray:
 
 
 def sample(item: Captioned, rng: np.random.Generator) -> Sample:
-    """A picture, cropped and mirrored at random, with one of its captions."""
+    """A picture, cropped a little at random, with one of its captions."""
     caption = item.captions[int(rng.integers(len(item.captions)))]
-    image = random_resized_crop(flip(item.image, rng), rng, (SIDE, SIDE), area=(0.6, 1.0))
+    image = random_resized_crop(item.image, rng, (SIDE, SIDE), area=(0.8, 1.0))
     return {"inputs": {"image": image, "text": ids_of(caption)}}
 
 
@@ -223,6 +223,7 @@ def model(text: CausalText, latents: int) -> CaptionerConfig:
             (SIDE, SIDE, 3),
             patch=8,
             border=4,
+            descriptors=Descriptors(),
             hidden=width,
             project=64,
             position=Fourier(bands=4),
@@ -244,6 +245,7 @@ def captions(
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,
+    look_rate: float = 4e-3,
     latents: int = 16,
     channels: int = 128,
     depth: int = 4,
@@ -258,7 +260,8 @@ def captions(
         language_steps: Updates of the language model, before it is frozen.
         batch: Captions per update.
         seed: Of the parameters, the order of the data and the augmentation.
-        learning_rate: AdamW's peak, after a warm-up of a tenth of the steps.
+        learning_rate: AdamW's peak for the language model, after a warm-up of a tenth of the steps.
+        look_rate: The same for what looks, whose gates begin at 0 and move by no more than this a step.
         latents: Vectors that the language model sees of a picture.
         channels: Width of the language model and of the latents.
         depth: Layers of the language model, each with one that looks in front.
@@ -286,13 +289,12 @@ def captions(
             **more,
         )
 
-    rate = functools.partial(warmup_cosine, learning_rate)
     alone = of(
         "language",
         LanguageConfig(text),
         language_steps,
         objective=writing,
-        optimizer=adamw(rate(language_steps), weight_decay=0.1),
+        optimizer=adamw(warmup_cosine(learning_rate, language_steps), weight_decay=0.1),
         ema=0.99,
     )
     return of(
@@ -300,7 +302,7 @@ def captions(
         model(text, latents),
         steps,
         objective=looking,
-        optimizer=frozen_where(frozen, adamw(rate(steps), weight_decay=0.1)),
+        optimizer=frozen_where(frozen, adamw(warmup_cosine(look_rate, steps), weight_decay=0.1)),
         pictures=lambda m, folder: pictures(m, folder, test),
         pretraining=alone,
     )
