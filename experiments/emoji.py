@@ -47,7 +47,7 @@ from perceiver.training.experiment import Experiment
 from perceiver.training.matching import embedded, matching_judge, matching_objective, mean_figures
 from perceiver.training.optimizers import muon, warmup_cosine
 
-SIDE, LENGTH = 64, 128
+SIDE, LENGTH = 64, 192
 """Pixels of a picture, and bytes of a text; longer ones are cut."""
 
 
@@ -71,7 +71,9 @@ def model(latents: int, channels: int, depth: int, looks: int, width: int) -> Pe
                 std=(0.33, 0.34, 0.37),
             ),
             # Runs of bytes that were never seen must say nothing, so their table starts at almost nothing.
-            "text": Bytes(LENGTH, width=channels, truncate=True, ngrams=Ngrams((3, 4, 5, 6, 8), 2**14, scale=1e-3)),
+            "text": Bytes(
+                LENGTH, width=channels, truncate=True, ngrams=Ngrams((3, 4, 5), 2**15, scale=1e-3, words=True)
+            ),
         },
         encoder=Encoder(
             latents,

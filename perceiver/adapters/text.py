@@ -13,19 +13,23 @@ from flax import nnx
 
 from perceiver.adapters.base import Adapter
 from perceiver.adapters.ngrams import Ngrams
+from perceiver.adapters.vocabulary import (
+    BOS,
+    BYTE_VOCABULARY,
+    CLS,
+    EOS,
+    MASK,
+    PAD,
+    SEP,
+    SPECIAL_NAMES,
+    SPECIALS,
+)
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError, require
 from perceiver.positions import Learned, grid_at
 from perceiver.tokens import Tokens, check_array, presence
 from perceiver.typing import Array
 
-PAD, BOS, EOS, MASK, CLS, SEP = range(6)
-"""Special tokens of the byte vocabulary (Perceiver IO, arXiv 2107.14795); byte value v is token v + 6."""
-
-SPECIALS = 6
-BYTE_VOCABULARY = 256 + SPECIALS
-
-SPECIAL_NAMES = ("[PAD]", "[BOS]", "[EOS]", "[MASK]", "[CLS]", "[SEP]")
 _SPECIAL = re.compile("(" + "|".join(re.escape(name) for name in SPECIAL_NAMES) + ")")
 
 
@@ -137,7 +141,7 @@ class Bytes(Text):
     enclosed: put CLS before a text and SEP behind it. With `special` this is Hugging Face's PerceiverTokenizer, while
         neither is DeepMind's.
     truncate: cut a text that is too long (before SEP, and where need be within a letter) instead of refusing it.
-    ngrams: embeddings of runs of bytes, added to those of the bytes; None has none, as the published models.
+    ngrams: embeddings of runs of bytes and of words, added to those of the bytes; the published models have none.
     """
 
     max_length: int

@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from perceiver import Bytes, ConfigError, Ngrams
-from perceiver.adapters.ngrams import hashed
+from perceiver.adapters.ngrams import hashed, hashed_words
+from perceiver.adapters.text import encode_bytes
 
 
 def test_equal_runs_share_a_bucket_wherever_they_stand_and_others_rarely_do():
@@ -38,6 +39,40 @@ def test_padding_behind_a_text_changes_nothing_in_it():
     ids = jax.random.randint(jax.random.key(0), (1, 10), 6, 262)
     padded = jnp.pad(ids, ((0, 0), (0, 6)))
     assert np.array_equal(module(ids).values, module(padded).values[:, :10])
+
+
+def test_a_word_has_one_bucket_wherever_it_stands_and_however_it_is_written():
+    text = "Red-fox, hot_dog's fox; Füchse 12 foxes DOG"
+    found, ends = (np.asarray(row)[0] for row in hashed_words(jnp.asarray(encode_bytes(text))[None], 2**15))
+    places = [len(text[:stop].encode()) - 1 for stop in np.flatnonzero(_ends(text)) + 1]
+    assert np.flatnonzero(ends).tolist() == places
+    words = dict(
+        zip(["red", "fox", "hot", "dog", "s", "fox2", "füchse", "12", "foxes", "dog2"], found[ends], strict=True)
+    )
+    assert words.pop("fox2") == words["fox"]
+    assert words.pop("dog2") == words["dog"]
+    assert len(set(words.values())) == len(words)
+
+
+def _ends(text):
+    letter = [c.isalnum() for c in text]
+    return [here and not behind for here, behind in zip(letter, [*letter[1:], False], strict=True)]
+
+
+def test_words_are_hashed_apart_as_runs_are():
+    rng = np.random.default_rng(0)
+    text = " ".join("".join(chr(97 + c) for c in rng.integers(0, 26, rng.integers(2, 9))) for _ in range(3000))
+    found, ends = (np.asarray(row)[0] for row in hashed_words(jnp.asarray(encode_bytes(text))[None], 2**15))
+    buckets = len(set(found[ends])) / len(set(text.split()))
+    assert buckets > 0.94  # by chance one of 22 meets another
+
+
+def test_whole_words_are_told_at_their_ends_only():
+    config = Ngrams((2,), 64, scale=1.0, words=True)
+    module = Bytes(16, width=8, ngrams=config).build(dtype=jnp.float32, rngs=nnx.Rngs(0))
+    ids = jnp.asarray(encode_bytes("abcdef ghi"))[None]
+    moved = np.abs(np.asarray(module(ids).values - module(ids.at[0, 0].set(99)).values)).max(axis=-1)[0] > 1e-6
+    assert np.flatnonzero(moved).tolist() == [0, 1, 5]
 
 
 @pytest.mark.parametrize("wrong", [{"sizes": ()}, {"sizes": (1, 3)}, {"buckets": 1}])
