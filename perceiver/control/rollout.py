@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from rich.console import Console
@@ -28,21 +28,52 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class Drawing(Protocol):
+    """A policy that draws at random: before each episode it is told its seed, so that what it does there hangs neither
+    on the episodes before nor on their order.
+    """
+
+    def seed(self, episode: int) -> None:
+        """The next episode begins with this seed."""
+        ...
+
+
 class RandomPolicy:
-    """Actions drawn evenly from a bounded space; the same `seed` gives the same row of actions from its making on."""
+    """Actions drawn evenly from a bounded space; the same `seed` and the same episode give the same row of actions."""
 
     def __init__(self, space: Any, seed: int = 0):
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
             raise InputError(f"RandomPolicy: expected an action space with bounds, got {space}")
-        self._space, self._rng = space, np.random.default_rng(seed)
+        self._space, self._seed = space, seed
+        self.seed(0)
+
+    def seed(self, episode: int) -> None:
+        """See Drawing."""
+        self._rng = np.random.default_rng([self._seed, episode])
 
     def reset(self) -> None:
-        """See Policy."""
+        """See Policy. What is drawn next is `seed`'s to say."""
 
     def infer(self, obs: Mapping[str, Any]) -> dict[str, Any]:
         """See Policy."""
         action = self._rng.uniform(self._space.low, self._space.high).astype(np.float32)
         return {"actions": action[None], "timing": {}}
+
+
+class Without:
+    """A policy that some sensors have failed: what they say, by their keys, never reaches it."""
+
+    def __init__(self, policy: Policy, keys: Collection[str]):
+        self._policy, self._keys = policy, frozenset(keys)
+
+    def reset(self) -> None:
+        """See Policy."""
+        self._policy.reset()
+
+    def infer(self, obs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See Policy."""
+        return self._policy.infer({key: value for key, value in obs.items() if key not in self._keys})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +146,7 @@ def rollout(
     watch: Callable[[], np.ndarray] | None = None,
     title: str = "episodes",
 ) -> Rollout:
-    """Let a policy drive one episode from each seed. The same seeds, environment and policy give the same episodes.
+    """Let a policy drive one episode from each seed. The same seed, environment and policy give the same episode.
 
     environment: a gymnasium.Env. executed: how many actions of a chunk are done before the policy is asked again; all
         of a shorter one. most_steps: where an episode ends that the environment does not end.
@@ -152,6 +183,8 @@ def _episode(
     watch: Callable[[], np.ndarray] | None,
 ) -> Trajectory:
     obs, info = environment.reset(seed=seed)
+    if isinstance(policy, Drawing):
+        policy.seed(seed)
     policy.reset()
     actions: list[np.ndarray] = []
     rewards: list[float] = []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perceiver import InputError
-from perceiver.control.rollout import RandomPolicy, Rollout, Trajectory, is_success, rollout, wilson
+from perceiver.control.rollout import RandomPolicy, Rollout, Trajectory, Without, is_success, rollout, wilson
 
 SPACE = SimpleNamespace(shape=(1,), low=np.array([-1.0]), high=np.array([1.0]))
 
@@ -60,9 +60,14 @@ def test_a_policy_is_asked_again_when_as_many_actions_as_wanted_are_done():
 
 
 def test_the_same_seeds_give_the_same_episodes_and_others_do_not():
-    one, same, other = (rollout(Line(), RandomPolicy(SPACE), seeds) for seeds in ([4, 7], [4, 7], [5, 7]))
-    pairs = list(zip(one.trajectories, same.trajectories, strict=True))
+    policy = RandomPolicy(SPACE)
+    one, turned = (rollout(Line(), policy, seeds).trajectories for seeds in ([4, 7], [7, 4]))
+    pairs = list(zip(one, turned[::-1], strict=True))
     assert all(np.array_equal(a.actions, b.actions) and np.array_equal(a.rewards, b.rewards) for a, b in pairs)
+    assert [t.seed for t in turned] == [7, 4]
+    assert not np.array_equal(one[0].actions[0], one[1].actions[0])
+    other = rollout(Line(), RandomPolicy(SPACE, seed=1), [4]).trajectories
+    assert not np.array_equal(one[0].actions[0], other[0].actions[0])
     environment = Line()
 
     def starts(seeds):
@@ -71,7 +76,15 @@ def test_the_same_seeds_give_the_same_episodes_and_others_do_not():
 
     assert starts([4, 7]) == starts([4, 7])
     assert starts([4, 7])[0] != starts([5, 7])[0]
-    assert [t.seed for t in other.trajectories] == [5, 7]
+
+
+def test_failed_sensors_say_nothing():
+    seen = []
+    policy = SimpleNamespace(reset=lambda: seen.append("reset"), infer=lambda obs: seen.append(obs) or {"actions": [1]})
+    less = Without(policy, ["observation.state", "task"])
+    less.reset()
+    assert less.infer({"observation.state": 1, "task": "go", "observation.audio.ear": 2}) == {"actions": [1]}
+    assert seen == ["reset", {"observation.audio.ear": 2}]
 
 
 def test_figures_are_those_of_the_episodes():
