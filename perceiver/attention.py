@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import math
 from typing import Any
 
@@ -141,6 +142,20 @@ def mean_where_blind(
     return jnp.where(jnp.swapaxes(seen, 1, 2), q, 0), mask | ~seen
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Keys [b, k, h, d] and values [b, k, h, e] of one attention, or of a stack of them along a first axis."""
+
+    keys: Float[Array, "*depth b k h d"]
+    values: Float[Array, "*depth b k h e"]
+
+    def written(self, new: "Memory", slot: Int[Array, ""] | int) -> "Memory":
+        """With new ones from a slot on, which may be a traced number. Of one attention."""
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=1)
+        return Memory(put(self.keys, new.keys), put(self.values, new.values))
+
+
 class Attention(nnx.Module):
     """Multi-head attention with independent query-key and value widths."""
 
@@ -196,6 +211,27 @@ class Attention(nnx.Module):
             if angles is not None:
                 q, k = rotate(q, angles[0]), rotate(k, angles[1])
             attended = attend(q, k, v, mask, dropout=self.dropout, key=key, backend=backend)
+        return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def remember(self, x_kv: Float[Array, "b k d"], angles: Array | None = None) -> Memory:
+        """Keys, rotated, and values of normalised tokens, to look at more than once. angles: rotary, of the tokens."""
+        keys, values = self._heads(self.key(x_kv)), self._heads(self.value(x_kv))
+        return Memory(keys if angles is None else rotate(keys, angles), values)
+
+    def recall(
+        self,
+        x_q: Float[Array, "b q c"],
+        memory: Memory,
+        mask: Bool[Array, "#b #h #q k"] | None = None,
+        *,
+        angles: Array | None = None,
+    ) -> Float[Array, "b q o"]:
+        """Attend from x_q to what was remembered: the same as a call, without dropout."""
+        q = self._heads(self.query(x_q))
+        if self.mean_when_blind and mask is not None:
+            q, mask = mean_where_blind(q, mask)
+        q = q if angles is None else rotate(q, angles)
+        attended = attend(q, memory.keys, memory.values, mask)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
     def _backend(self, q: Array, x_kv: Array, mask: Array | None, foldable: bool, dropped: bool) -> Backend:
@@ -270,25 +306,43 @@ class CrossAttend(nnx.Module):
         queries: Float[Array, "b q c"],
         tokens: Tokens,
         *,
-        looking: Bool[Array, "b q"] | None = None,
+        looking: Bool[Array, "b q"] | Bool[Array, "b q k"] | None = None,
+        angles: tuple[Array, Array] | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "b q o"]:
         """[b, q, c] and tokens [b, k, d] to [b, q, o]; masked tokens are not seen.
 
-        looking: False for queries that look at nothing; None lets all look.
+        looking: False for queries that look at nothing, or for the single tokens that one does not see; None lets all
+        look. angles: rotary angles of the queries and the tokens.
         """
         drop_weights, drop_attended, drop_mlp = split_key(key, 3)
         mask = None if tokens.mask is None else tokens.mask[:, None, None, :]
         if looking is not None:
             keys = jnp.ones((1, 1, 1, tokens.values.shape[1]), bool) if mask is None else mask
-            mask = looking[:, None, :, None] & keys
-        rate = self.config.dropout
-        x = self.attention(self.query_norm(queries), tokens.values, mask, key_norm=self.key_norm, key=drop_weights)
-        x = dropout(x, rate, drop_attended)
-        if self.config.residual:
-            x = queries + x
-        x = by_sample(x)
-        return by_sample(x + dropout(self.mlp(x), rate, drop_mlp))
+            mask = (looking[..., None] if looking.ndim == 2 else looking)[:, None] & keys
+        normed = self.query_norm(queries)
+        x = self.attention(normed, tokens.values, mask, angles=angles, key_norm=self.key_norm, key=drop_weights)
+        return self._finished(queries, dropout(x, self.config.dropout, drop_attended), drop_mlp)
+
+    def remember(self, tokens: Float[Array, "b k d"], angles: Array | None = None) -> Memory:
+        """What there is to look at, for `recall`. angles: rotary angles of the tokens."""
+        return self.attention.remember(self.key_norm(tokens), angles)
+
+    def recall(
+        self,
+        queries: Float[Array, "b q c"],
+        memory: Memory,
+        looking: Bool[Array, "#b #q k"],
+        angles: Array | None = None,
+    ) -> Float[Array, "b q o"]:
+        """As a call, of what was remembered, without dropout. angles: rotary angles of the queries."""
+        x = self.attention.recall(self.query_norm(queries), memory, looking[:, None], angles=angles)
+        return self._finished(queries, x, None)
+
+    def _finished(self, queries: Array, attended: Array, key: jax.Array | None) -> Array:
+        """What follows attention."""
+        x = by_sample(queries + attended if self.config.residual else attended)
+        return by_sample(x + dropout(self.mlp(x), self.config.dropout, key))
 
     def weights(self, queries: Float[Array, "b q c"], tokens: Tokens) -> Float[Array, "b h q k"]:
         """Where each query looks."""
@@ -320,6 +374,23 @@ class SelfAttend(nnx.Module):
         attended = self.attention(normed, normed, mask, angles=both, key=drop_weights)
         x = by_sample(x + dropout(attended, self.config.dropout, drop_attended))
         return by_sample(x + dropout(self.mlp(x), self.config.dropout, drop_mlp))
+
+    def extend(
+        self,
+        x: Float[Array, "b q c"],
+        memory: Memory,
+        slot: Int[Array, ""] | int,
+        looking: Bool[Array, "#b #q k"],
+        angles: Array | None = None,
+    ) -> tuple[Float[Array, "b q c"], Memory]:
+        """Write x into a memory from a slot on, and look at all that `looking` shows of it; without dropout.
+
+        angles: rotary angles of x.
+        """
+        normed = self.norm(x)
+        memory = memory.written(self.attention.remember(normed, angles), slot)
+        x = by_sample(x + self.attention.recall(normed, memory, looking[:, None], angles=angles))
+        return by_sample(x + self.mlp(x)), memory
 
 
 class Stack(nnx.Module):
@@ -364,3 +435,20 @@ class Stack(nnx.Module):
         numbers = None if depth is None else jnp.arange(self.depth)
         unroll = repeated and self.depth <= UNROLLED and jax.default_backend() == "gpu"
         return jax.lax.scan(step, x, (parameters, keys, numbers), unroll=unroll)[0]
+
+    def extend(
+        self,
+        x: Float[Array, "b q c"],
+        memory: Memory,
+        slot: Int[Array, ""] | int,
+        looking: Bool[Array, "#b #q k"],
+        angles: Array | None = None,
+    ) -> tuple[Float[Array, "b q c"], Memory]:
+        """See SelfAttend.extend, through every layer; the memory has them along its first axis."""
+        graph, parameters = nnx.split(self.layers)
+
+        def layer(x, inputs):
+            state, own = inputs
+            return nnx.merge(graph, state).extend(x, own, slot, looking, angles)
+
+        return jax.lax.scan(layer, x, (parameters, memory))

@@ -12,7 +12,7 @@ from flax import nnx
 from perceiver.adapters.base import Adapter
 from perceiver.causal import CausalText
 from perceiver.errors import ConfigError, InputError, naming
-from perceiver.generation import DRAWN, Sampling, write
+from perceiver.generation import DRAWN, Sampling, reading_all, write
 from perceiver.model import Compute, Model, ModelConfig
 from perceiver.quantised import Weights
 from perceiver.resampler import GatedCrossAttend, Resampler, media_times
@@ -134,4 +134,4 @@ def caption(
 def _caption(graph: nnx.GraphDef, state: nnx.State, media, ids, lengths, key, end, padding, sampling):
     model = nnx.merge(graph, state)
     latents = model.seen(media)
-    return write(lambda rows: model.read(latents, rows), ids, lengths, sampling, key, end, padding)
+    return write(reading_all(lambda rows: model.read(latents, rows)), (), ids, lengths, sampling, key, end, padding)

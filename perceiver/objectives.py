@@ -20,14 +20,19 @@ def cross_entropy(
     mask: Bool[Array, "*n"] | None = None,
     smoothing: float = 0.0,
     weights: Float[Array, "c"] | None = None,
+    normalised: float = 0.0,
 ) -> Float[Array, ""]:
     """Mean cross-entropy in nats. labels: classes, or the share of each. smoothing: probability spread evenly over all.
 
     weights: of the classes; the mean is then weighted by that of each label, so that rare classes may count more.
+    normalised: weight of the squared logarithm of what the softmax divides by, which keeps logits near to logarithms of
+        probabilities (z-loss of T5X).
     """
     shares = labels if labels.ndim == logits.ndim else jax.nn.one_hot(labels, logits.shape[-1])
     targets = optax.smooth_labels(shares, smoothing)
     losses = optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    if normalised:
+        losses = losses + normalised * jnp.square(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1))
     if weights is None:
         return mean(losses, mask)
     each = shares @ weights

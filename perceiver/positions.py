@@ -258,11 +258,15 @@ def rotary_angles(
     return positions.astype(jnp.float32)[..., None] * frequencies
 
 
-def rotate(x: Float[Array, "b n h d"], angles: Float[Array, "b n half"]) -> Float[Array, "b n h d"]:
-    """Rotate the first 2 * half channels of every head by interleaved pairs (0, 1), (2, 3), ..."""
+def rotate(x: Float[Array, "b n h d"], angles: Float[Array, "b n *h half"]) -> Float[Array, "b n h d"]:
+    """Rotate the first 2 * half channels of every head by interleaved pairs (0, 1), (2, 3), ...
+
+    angles: of all heads alike [b, n, half], or of each one [b, n, h, half].
+    """
     width = 2 * angles.shape[-1]
+    angles = angles[:, :, None] if angles.ndim == 3 else angles
     head, rest = x[..., :width].astype(jnp.float32), x[..., width:]
     even, odd = head[..., 0::2], head[..., 1::2]
-    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
     turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1).reshape(head.shape)
     return jnp.concatenate([turned.astype(x.dtype), rest], axis=-1)

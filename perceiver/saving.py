@@ -22,6 +22,9 @@ from safetensors.numpy import save as save_tensors
 
 import perceiver.adapters
 import perceiver.attention
+import perceiver.autoregressive
+import perceiver.autoregressive_parts
+import perceiver.autoregressive_positions
 import perceiver.captioner
 import perceiver.causal
 import perceiver.convolutions
@@ -59,6 +62,12 @@ def known_types() -> list[type]:
     return [
         *public,
         perceiver.attention.Block,
+        perceiver.autoregressive.AutoregressiveConfig,
+        perceiver.autoregressive_parts.FromId,
+        perceiver.autoregressive_parts.FromSlot,
+        perceiver.autoregressive_parts.Ids,
+        perceiver.autoregressive_positions.Rotary,
+        perceiver.autoregressive_positions.Table,
         perceiver.captioner.CaptionerConfig,
         perceiver.causal.CausalText,
         perceiver.causal.LanguageConfig,

@@ -23,8 +23,9 @@ the sines (by 1e-4 at 112, in the reference too) and the allowance grows with th
 compared a second time, from the reference's own features and queries on, at 1e-5. Losses and their gradients are
 compared relative to the largest element, at 5e-6.
 
-Cases: `dm_*` DeepMind's Perceiver IO in Haiku, `hf_*` transformers, `hip_*` DeepMind's Hierarchical Perceiver, `loss_*`
-open_clip's contrastive losses, `flamingo_*` open_flamingo's resampler and cross-attention, `idefics2_*` transformers'.
+Cases: `dm_*` DeepMind's Perceiver IO in Haiku, `hf_*` transformers, `hip_*` DeepMind's Hierarchical Perceiver, `par_*`
+Google's Perceiver AR, `loss_*` open_clip's contrastive losses, `flamingo_*` open_flamingo's resampler and
+cross-attention, `idefics2_*` transformers'.
 Intermediates are compared too: tokens, latents after each layer, queries, what each cross-attend gives.
 
 """

@@ -6,7 +6,7 @@ A case is discovered by its name and built from its own configuration; nothing h
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.parity import deepmind, hip, huggingface, losses, resamplers, towers
+from tests.parity import deepmind, hip, huggingface, losses, perceiver_ar, resamplers, towers
 
 FAMILIES = {
     "DeepMind": deepmind,
@@ -15,6 +15,7 @@ FAMILIES = {
     "HiP": hip,
     "losses": losses,
     "resamplers": resamplers,
+    "Perceiver AR": perceiver_ar,
 }
 
 
