@@ -16,7 +16,7 @@ from perceiver.adapters.state import State
 from perceiver.attention import Block
 from perceiver.convolutions import KERNEL, STRIDE, ConvStem
 from perceiver.decoders import Classes, Output
-from perceiver.decoders.actions import Chunk
+from perceiver.decoders.actions import TIME, BinnedChunk, Chunk, FlowChunk, NoisyActions
 from perceiver.decoders.heads import Dense, Embedding, Flow, Head, Regression, SoundPatches, TokenLogits
 from perceiver.dual import DualEncoderConfig
 from perceiver.errors import ConfigError
@@ -116,6 +116,8 @@ def _output(config: PerceiverConfig, name: str, asked: int | None) -> int:
     if asked is None:
         source = config.inputs[output.source].tokens if output.source is not None else None
         asked = math.prod(output.shape) if output.shape is not None else source
+    if asked is None and isinstance(output.asked, NoisyActions):
+        asked = output.asked.horizon
     if asked is None:
         raise ConfigError(f"outputs[{name!r}]: the number of queries is the caller's, so give it in `asked`")
     if output.trunk is not None:
@@ -127,6 +129,8 @@ def _output(config: PerceiverConfig, name: str, asked: int | None) -> int:
     else:
         width = output.asked.channels(latents.channels, inputs)
         flops = attend(output.cross, asked, latents.latents, width, latents.channels, width)
+        if isinstance(output.asked, NoisyActions):
+            flops += _noisy(output.asked, asked, width)
     return flops + _head(output.head, asked, width)
 
 
@@ -135,14 +139,22 @@ def _head(head: Head, asked: int, width: int) -> int:
         return linear(asked, width, head.count)
     if isinstance(head, Dense | Embedding):
         return linear(asked, width, head.channels)
-    if isinstance(head, Regression | Chunk):
+    if isinstance(head, Regression | Chunk | FlowChunk):
         return linear(asked, width, head.dims)
+    if isinstance(head, BinnedChunk):
+        return linear(asked, width, head.dims * head.bins)
     if isinstance(head, SoundPatches):
         return linear(asked, width, head.patch)
     if isinstance(head, TokenLogits):
         return linear(asked, width, head.vocabulary)
     assert isinstance(head, Flow)
     return linear(asked, width, 2)
+
+
+def _noisy(query: NoisyActions, asked: int, width: int) -> int:
+    """One step of the flow, as in training; choosing actions decodes as often as the head has steps."""
+    mixing = query.depth * attend(query.mixing, asked, asked, width, width, width)
+    return mixing + linear(asked, query.dims + TIME.channels(1), width)
 
 
 def _tower(tower: VisionTower | TextTower) -> int:

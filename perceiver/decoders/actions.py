@@ -187,7 +187,7 @@ class NoisyActions(Query):
         return NoisyQueries(self, self.channels(latent_channels, inputs), dtype=dtype, rngs=rngs)
 
 
-_TIME = Fourier(bands=16, max_resolution=(32.0,))
+TIME = Fourier(bands=16, max_resolution=(32.0,))
 """Features of the flow's time: the finest turns 16 times from noise to actions."""
 
 
@@ -197,8 +197,8 @@ class NoisyQueries(nnx.Module):
     def __init__(self, config: NoisyActions, width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
         self.slots = ActionSlots(config.horizon, width).build(width, {}, dtype=dtype, rngs=rngs)
-        self.time = _TIME.build((1,), rngs)
-        self.project = nnx.Linear(config.dims + _TIME.channels(1), width, dtype=dtype, rngs=rngs)
+        self.time = TIME.build((1,), rngs)
+        self.project = nnx.Linear(config.dims + TIME.channels(1), width, dtype=dtype, rngs=rngs)
         depth, mixing = config.depth, config.mixing
         self.mixing = Stack(width, depth, mixing, remat=False, dtype=dtype, rngs=rngs) if depth else None
 

@@ -56,6 +56,9 @@ CONFIGS = {
         {"dense": Output(Dense(64), Slots(256, 128), trunk="joint")},
         trunks={"joint": Trunk(130, Block(residual=False), 256)},
     ),
+    "bins": p.PerceiverConfig(
+        {"tokens": Vectors(256, 96)}, ENCODER, {"action": p.BinnedChunk(64, 8, low=(-1.0,) * 8, high=(1.0,) * 8)}
+    ),
 }
 
 
@@ -63,6 +66,16 @@ CONFIGS = {
 def test_the_formula_is_what_xla_counts(name):
     # XLA's figure has the elementwise work besides.
     assert perceiver_flops(CONFIGS[name]) == pytest.approx(counting.forward_flops(CONFIGS[name]), rel=0.06)
+
+
+def test_a_flow_is_counted_for_one_of_its_steps():
+    head = p.FlowChunk(128, 8, mixing=Block(heads=4))
+    config = p.PerceiverConfig({"tokens": Vectors(256, 96)}, ENCODER, {"action": head})
+    graph, state = nnx.split(config.abstract())
+    inputs = {"tokens": config.inputs["tokens"].example(1)}
+    noisy = {"action": jax.ShapeDtypeStruct((1, 128, 9), "float32")}
+    found = xla_flops(lambda state, *given: nnx.merge(graph, state)(given[0], queries=given[1]), state, inputs, noisy)
+    assert found == pytest.approx(counting.forward_flops(config), rel=0.06)
 
 
 def test_training_is_three_times_the_forward_pass():

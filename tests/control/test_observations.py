@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ import perceiver as p
 from perceiver import ConfigError, InputError, Robot, Sensor
 from perceiver.control.observations import Observations
 from perceiver.inference import ask
-from perceiver.saving import load
+from perceiver.saving import load, read_folder, write_folder
 from tests.models import NARROW, noisy
 
 SENSORS = {
@@ -137,6 +139,15 @@ def test_the_loop_is_saved_as_preprocessing_and_checked(tmp_path):
     assert '"observation.images.front"' in (folder / "preprocessing.json").read_text()
     assert "robot" not in (folder / "config.json").read_text()
     assert load(folder).config == config()
+
+
+def test_a_folder_that_was_written_before_there_were_robots_still_loads(tmp_path):
+    model = noisy(config(robot=None))
+    files = read_folder(model.save(tmp_path / "model"))
+    host = json.loads(files["preprocessing.json"])
+    host.pop("robot", None)
+    older = write_folder(tmp_path / "older", files | {"preprocessing.json": json.dumps(host).encode()})
+    assert load(older).config == config(robot=None)
 
 
 @pytest.mark.parametrize(
