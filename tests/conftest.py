@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib.version
 import pytest
+
+from perceiver.model import ModelConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Most of what small tests do is compile: without LLVM's optimiser, which they do not need, and in one piece.
@@ -23,6 +26,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PERCEIVER_COMPILATION_CACHE", str(cache / "commands"))  # of those that tests start
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    ModelConfig.build = _built
+
+
+def _built(self: ModelConfig, seed: int = 0) -> Any:
+    """As `ModelConfig.build`, one operation after the other: all models share these small programs, while one program
+    for each model's parameters would take half of the time of all tests. What tests start builds as users do.
+    """
+    return self.stored(jax.random.key(seed))
 
 
 @pytest.fixture(scope="session")
