@@ -128,4 +128,6 @@ def test_reading_files_needs_no_jax():
 def test_a_model_needs_neither_tensorflow_nor_torch_nor_the_extras():
     loaded = loaded_by("from perceiver import Perceiver, from_pretrained, Image, LogMel, Subwords, Points")
     assert "jax" in loaded
-    assert not {"tensorflow", "torch", "tokenizers", "soundfile", "soxr", "laspy", "mujoco", "rerun"} & loaded
+    assert (
+        not {"tensorflow", "torch", "tokenizers", "soundfile", "soxr", "laspy", "mujoco", "gymnasium", "rerun"} & loaded
+    )
