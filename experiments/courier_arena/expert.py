@@ -1,7 +1,7 @@
 """Who knows where everything stands: the scripted expert, whose doings the policy is taught."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class Expert:
         episode = self._environment.running
         if episode is not self._episode or self._plan is None:
             self._episode, self._plan = episode, Plan(episode.layout, episode.instruction)
-        pose = episode.world.pose
+        pose = episode.world.pose.tolist()
         actions = np.zeros((self._horizon, 2), np.float32)
         for step in range(self._horizon):
             actions[step] = steer(self._plan, pose)
@@ -43,20 +43,21 @@ class Expert:
         return {"actions": actions, "timing": {}}
 
 
-def steer(plan: Plan, pose: np.ndarray) -> np.ndarray:
-    """The wheels' speeds [2], as shares of FASTEST, that lead from a pose along the plan."""
-    way = plan.ahead(pose[:2], REACH) - pose[:2]
-    bearing = (math.atan2(way[1], way[0]) - pose[2] + math.pi) % (2 * math.pi) - math.pi
+def steer(plan: Plan, pose: Sequence[float]) -> tuple[float, float]:
+    """The wheels' speeds, as shares of FASTEST, that lead from a pose (x, y, heading) along the plan."""
+    x, y, heading = pose
+    ahead = plan.ahead((x, y), REACH)
+    bearing = (math.atan2(ahead[1] - y, ahead[0] - x) - heading + math.pi) % (2 * math.pi) - math.pi
     speed = SPEED * max(math.cos(bearing), 0.0) ** 2
-    turn = np.clip(2.5 * bearing, -TURN, TURN)
-    wheels = (speed + np.array([-1.0, 1.0]) * turn * TRACK / 2) / (WHEEL_RADIUS * FASTEST)
-    return wheels / max(1.0, np.abs(wheels).max())
+    turn = min(max(2.5 * bearing, -TURN), TURN) * TRACK / 2
+    left, right = ((speed + side * turn) / (WHEEL_RADIUS * FASTEST) for side in (-1.0, 1.0))
+    most = max(1.0, abs(left), abs(right))
+    return left / most, right / most
 
 
-def moved(pose: np.ndarray, action: np.ndarray) -> np.ndarray:
+def moved(pose: Sequence[float], action: Sequence[float]) -> tuple[float, float, float]:
     """The pose after a step of wheels that do not slip."""
-    left, right = action * FASTEST * WHEEL_RADIUS * STEP
-    turn = (right - left) / TRACK
+    left, right = (speed * FASTEST * WHEEL_RADIUS * STEP for speed in action)
+    turn, middle = (right - left) / TRACK, (left + right) / 2
     mean = pose[2] + turn / 2
-    middle = (left + right) / 2
-    return np.array([pose[0] + middle * math.cos(mean), pose[1] + middle * math.sin(mean), pose[2] + turn])
+    return pose[0] + middle * math.cos(mean), pose[1] + middle * math.sin(mean), pose[2] + turn

@@ -1,6 +1,7 @@
 """The way to a crate from anywhere: distances over a grid, around what stands there, on the side that was asked for."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage, sparse
@@ -30,12 +31,13 @@ class Plan:
         axis = (np.arange(self._count) + 0.5) * CELL - SIDE / 2
         self._places = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
         goal = layout.crates[instruction.goal]
-        self._goal = np.array([goal.x, goal.y])
+        self._goal = (goal.x, goal.y)
         room = self._room(layout, instruction)
         toll = 1.0 + 4.0 * np.clip(1.0 - (room - BODY_RADIUS - MARGIN) / WIDE, 0.0, 1.0) ** 2
         toll[room < BODY_RADIUS + MARGIN] = 30.0  # passable, so that there is a way out from too near
         toll[room <= 0.5 * BODY_RADIUS] = 1000.0
-        self.distance, self._next = self._search(toll)
+        self.distance, following = self._search(toll)
+        self._next, self._middles = following.tolist(), self._places.tolist()  # which are quick to look up one by one
 
     def _room(self, layout: Layout, instruction: Instruction) -> np.ndarray:
         """Metres from each cell to the nearest thing but the goal, [cells]."""
@@ -67,16 +69,16 @@ class Plan:
         graph = sparse.csr_array(entries, shape=(len(toll), len(toll)))
         return dijkstra(graph, directed=False, indices=self._cell(self._goal), return_predecessors=True)
 
-    def _cell(self, place: np.ndarray) -> int:
-        x, y = np.clip(((place + SIDE / 2) / CELL).astype(int), 0, self._count - 1)
-        return int(x * self._count + y)
+    def _cell(self, place: Sequence[float]) -> int:
+        x, y = (min(max(int((at + SIDE / 2) / CELL), 0), self._count - 1) for at in place)
+        return x * self._count + y
 
-    def ahead(self, place: np.ndarray, reach: float) -> np.ndarray:
-        """The point [2] that lies so many metres further along the way from a place [2], or the goal."""
+    def ahead(self, place: Sequence[float], reach: float) -> Sequence[float]:
+        """The point (x, y) that lies so many metres further along the way from a place (x, y), or the goal."""
         cell, at = self._cell(place), place
-        while np.linalg.norm(at - place) < reach:
+        while math.dist(at, place) < reach:
             cell = self._next[cell]
             if cell < 0:
                 return self._goal
-            at = self._places[cell]
+            at = self._middles[cell]
         return at

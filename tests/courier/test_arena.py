@@ -138,7 +138,7 @@ def test_no_wording_of_the_test_is_one_of_the_training():
 def test_the_plan_keeps_to_the_side_that_is_asked_for(left):
     instruction = dataclasses.replace(draw_instruction(LAYOUT, np.random.default_rng(0), False), goal=0, left=left)
     plan = Plan(LAYOUT, instruction)
-    pose, ways = np.array(LAYOUT.start), []
+    pose, ways = LAYOUT.start, []
     for _ in range(100):
         pose = moved(pose, steer(plan, pose))
         ways.append(pose)
