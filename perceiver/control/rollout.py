@@ -140,7 +140,6 @@ def rollout(
     policy: Policy,
     seeds: Sequence[int],
     *,
-    executed: int = 1,
     most_steps: int = 10_000,
     succeeded: Callable[[Mapping[str, Any]], bool] = is_success,
     watch: Callable[[], np.ndarray] | None = None,
@@ -148,8 +147,10 @@ def rollout(
 ) -> Rollout:
     """Let a policy drive one episode from each seed. The same seed, environment and policy give the same episode.
 
-    environment: a gymnasium.Env. executed: how many actions of a chunk are done before the policy is asked again; all
-        of a shorter one. most_steps: where an episode ends that the environment does not end.
+    The policy is asked in every step, and the first action of its chunk is done: `perceiver.control.chunking.Receding`
+    does more of each.
+
+    environment: a gymnasium.Env. most_steps: where an episode ends that the environment does not end.
     succeeded: whether a step's info means success. watch: numbers [k] to record beside, such as the robot's pose.
     title: what the progress bar says.
 
@@ -160,14 +161,12 @@ def rollout(
         raise InputError(
             f"seeds: expected at least one, each once, got {len(seeds)}, {len(set(seeds))} of them different"
         )
-    if executed < 1:
-        raise InputError(f"executed: expected at least 1 action of a chunk, got {executed}")
     console = Console(stderr=True)
     done: list[Trajectory] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=len(seeds))
         for seed in seeds:
-            done.append(_episode(environment, policy, int(seed), executed, most_steps, succeeded, watch))
+            done.append(_episode(environment, policy, int(seed), most_steps, succeeded, watch))
             succeeding = sum(trajectory.success for trajectory in done)
             bar.update(task, advance=1, description=f"{title}: {succeeding} of {len(done)}")
     return Rollout(tuple(done))
@@ -177,7 +176,6 @@ def _episode(
     environment: Any,
     policy: Policy,
     seed: int,
-    executed: int,
     most_steps: int,
     succeeded: Callable[[Mapping[str, Any]], bool],
     watch: Callable[[], np.ndarray] | None,
@@ -190,11 +188,8 @@ def _episode(
     rewards: list[float] = []
     places = [] if watch is None else [watch()]
     success, ended = False, False
-    chunk: list[np.ndarray] = []
     while not ended and len(rewards) < most_steps:
-        if not chunk:
-            chunk = list(_checked(policy.infer(obs), environment.action_space.shape)[:executed])
-        action = chunk.pop(0)
+        action = _checked(policy.infer(obs), environment.action_space.shape)[0]
         obs, reward, terminated, truncated, info = environment.step(action)
         actions.append(action)
         rewards.append(float(reward))

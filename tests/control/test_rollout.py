@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perceiver import InputError
+from perceiver.control.chunking import Receding
 from perceiver.control.rollout import RandomPolicy, Rollout, Trajectory, Without, is_success, rollout, wilson
 
 SPACE = SimpleNamespace(shape=(1,), low=np.array([-1.0]), high=np.array([1.0]))
@@ -40,6 +41,9 @@ class Chunks:
     def reset(self):
         self.resets += 1
 
+    def observe(self, obs):
+        pass
+
     def infer(self, obs):
         self.asked += 1
         actions = np.zeros((self.horizon, 1), np.float32)
@@ -47,15 +51,13 @@ class Chunks:
         return {"actions": actions, "timing": {}}
 
 
-def test_a_policy_is_asked_again_when_as_many_actions_as_wanted_are_done():
+def test_a_policy_is_asked_in_every_step_unless_it_does_more_of_a_chunk_itself():
     policy = Chunks(3)
     every = rollout(Line(), policy, [0, 1])
     assert (every.successes, policy.asked, policy.resets) == (2, 6, 2)
     policy = Chunks(3)
-    second = rollout(Line(), policy, [0], executed=2)
+    second = rollout(Line(), Receding(policy, 2), [0])
     assert second.trajectories[0].actions[:, 0].tolist() == [1, 0, 1, 0, 1]
-    policy = Chunks(2)
-    assert rollout(Line(), policy, [0], executed=5).successes == 1  # a short chunk is done to its end
     assert policy.asked == 3
 
 
@@ -141,8 +143,6 @@ def test_seeds_and_counts_that_make_no_sense_are_refused():
     for seeds in ([], [1, 1]):
         with pytest.raises(InputError, match="seeds: expected at least one"):
             rollout(Line(), Chunks(1), seeds)
-    with pytest.raises(InputError, match="executed"):
-        rollout(Line(), Chunks(1), [0], executed=0)
     boundless = SimpleNamespace(shape=(1,), low=np.array([-np.inf]), high=np.array([1.0]))
     with pytest.raises(InputError, match="with bounds"):
         RandomPolicy(boundless)
