@@ -200,13 +200,20 @@ def write_png(path: str | os.PathLike[str], array: np.ndarray) -> None:
         InputError: another shape or dtype, floats that are not in [0, 1], or a path that cannot be written.
     """
     with naming(os.fspath(path)):
-        array = np.asarray(array)
-        pixels = array[..., None] if array.ndim == 2 else array
-        if pixels.ndim != 3 or pixels.shape[2] not in _MODES or not pixels.size:
-            raise InputError(f"expected [h, w] or [h, w, c] with c = 1, 3 or 4, got {list(array.shape)}")
-        pixels = _bytes(pixels)
+        content = encode_png(array)
         with refusing("a writable path"), open(path, "wb") as handle:
-            _to_pillow(pixels).save(handle, format="PNG")
+            handle.write(content)
+
+
+def encode_png(array: np.ndarray) -> bytes:
+    """The content of a PNG file; as `write_png`."""
+    array = np.asarray(array)
+    pixels = array[..., None] if array.ndim == 2 else array
+    if pixels.ndim != 3 or pixels.shape[2] not in _MODES or not pixels.size:
+        raise InputError(f"expected [h, w] or [h, w, c] with c = 1, 3 or 4, got {list(array.shape)}")
+    held = io.BytesIO()
+    _to_pillow(_bytes(pixels)).save(held, format="PNG")
+    return held.getvalue()
 
 
 def write_gif(path: str | os.PathLike[str], frames: np.ndarray, seconds: float) -> None:
