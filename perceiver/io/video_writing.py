@@ -23,6 +23,9 @@ class VideoWriter:
         quality: x264's constant rate factor, 0 to 51: 18 is hard to tell from the original, 6 more halve the file.
         key_every: frames from one that stands alone to the next; small numbers make any frame quick to reach.
 
+    Attributes:
+        frames, bytes: how many were written; bytes without those that the encoder still holds.
+
     Raises:
         InputError: no such rate, size or quality, or a path that cannot be written.
         MissingExtraError: the package av is not installed.
@@ -37,7 +40,7 @@ class VideoWriter:
         quality: int = 18,
         key_every: int = 2,
     ):
-        self.path, self.size, self.frames = Path(path), size, 0
+        self.path, self.size, self.frames, self.bytes = Path(path), size, 0, 0
         with naming(os.fspath(path)):
             if not 0 < rate < float("inf"):
                 raise InputError(f"rate: expected frames per second above 0, got {rate}")
@@ -47,6 +50,7 @@ class VideoWriter:
                 raise InputError(f"quality, key_every: expected 0 to 51 and at least 1, got {quality} and {key_every}")
             self._av = require("av", "video")
             with refusing("a writable path"):
+                self.path.touch()  # at once: av opens it with the first frame that its encoder gives away
                 self._container = self._av.open(os.fspath(path), "w", options={"movflags": "faststart"})
                 options = {"crf": str(quality), "g": str(key_every), "bf": "0"}
                 exact = Fraction(rate).limit_denominator(1001)
@@ -68,7 +72,9 @@ class VideoWriter:
                     picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                     picture.pts = self.frames
                     picture.time_base = 1 / self._stream.codec_context.framerate
-                    self._container.mux(self._stream.encode(picture))
+                    packets = self._stream.encode(picture)
+                    self._container.mux(packets)
+                    self.bytes += sum(packet.size for packet in packets)
                     self.frames += 1
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ class Films:
     def _film(self, key: str) -> VideoWriter:
         """The file that the next episode goes to."""
         film = self._open.get(key)
-        if film is not None and film.path.stat().st_size >= VIDEO_MB * 2**20:
+        if film is not None and film.bytes >= VIDEO_MB * 2**20:
             film.close()
             self._files[key] += 1
             film = None
