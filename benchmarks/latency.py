@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe
-from perceiver import Bytes, Chunk, Encoder, PerceiverConfig, Points, Robot, Sensor, State
+from perceiver import Bytes, Chunk, Encoder, Output, PerceiverConfig, Points, Robot, Sensor, State
 from perceiver.compiled import keep_programs
 from perceiver.console import described, fail
 from perceiver.control.policy import Policy
@@ -77,7 +77,7 @@ def policy_config(points: int, channels: int, latents: int, depth: int) -> Perce
     sensors = {"state": "observation.state", "lidar": "observation.points.lidar", "task": "task"}
     robot = Robot(50.0, {name: Sensor(key) for name, key in sensors.items()})
     encoder = Encoder(latents, channels, depth)
-    return PerceiverConfig(inputs, encoder, {"action": Chunk(16, 7)}, robot=robot)
+    return PerceiverConfig(inputs, encoder, {"action": Output(Chunk(16, 7))}, robot=robot)
 
 
 def observations(points: int) -> list[dict[str, Any]]:
