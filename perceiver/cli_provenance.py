@@ -20,13 +20,16 @@ def verify_words(words: list[str]) -> None:
     parse(verify, words, "verify")
 
 
-def verify(path: Positional[Path], model: str | None = None, key: Path | None = None) -> None:
+def verify(
+    path: Positional[Path], model: str | None = None, key: Path | None = None, secret: str | None = None
+) -> None:
     """Check that a file is what a model made, or that a model folder is what somebody signed.
 
     Examples:
         perceiver verify answers/image.png                         beside it is image.png.provenance.json
         perceiver verify answers/image.png --model runs/digits     and it was this model
         perceiver verify runs/digits/model --key public.pem        beside it is model.sig
+        perceiver verify story.txt --secret rosebud                whether its words carry a watermark
 
     The exit code is 1 where something was changed. docs/provenance.md says what this proves, and what it does not.
 
@@ -34,10 +37,15 @@ def verify(path: Positional[Path], model: str | None = None, key: Path | None = 
         path: A file or index that has a record beside it; or, with --key, a model folder.
         model: The model that is said to have made it.
         key: Public key, PEM, of who signed the model folder.
+        secret: Of a watermark that is looked for in a text file, UTF-8; no record is needed. A model that does not
+            write bytes is named with --model, for its tokens.
     """
     from perceiver import provenance
     from perceiver.pretrained import from_pretrained
 
+    if secret is not None:
+        _look_for_mark(path, secret, model)
+        return
     if key is not None:
         if model is not None:
             raise InputError("--model and --key: expected one of them; a signature is of a model folder itself")
@@ -52,6 +60,31 @@ def verify(path: Positional[Path], model: str | None = None, key: Path | None = 
     Console().print(table)
     if any(finding.fine is False for finding in findings):
         sys.exit(CHANGED)
+
+
+def _look_for_mark(path: Path, secret: str, model: str | None) -> None:
+    from perceiver.adapters.text import Text, encode_bytes
+    from perceiver.errors import naming
+    from perceiver.io.files import existing_file
+    from perceiver.pretrained import from_pretrained
+    from perceiver.watermark import Watermark
+
+    with naming(str(path)):
+        try:
+            text = existing_file(path).read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"expected text in UTF-8, got another byte at {error.start}") from None
+        encode = encode_bytes
+        if model is not None:
+            adapter = getattr(from_pretrained(model).config, "text", None)
+            if not isinstance(adapter, Text):
+                raise InputError(f"--model {model}: expected a model that writes text")
+            encode = adapter.encode
+        found = Watermark(secret).evidence(encode(text))
+    Console().print(
+        f"{found.agreement:.1%} of the coins of {found.ids} ids agree with this secret, of a half by chance: "
+        f"p = {found.p_value:.2g}"
+    )
 
 
 def sign_words(words: list[str]) -> None:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from perceiver.errors import ConfigError, InputError
-from perceiver.typing import Array, Bool, Float, Int
+from perceiver.typing import Array, Bool, Float, Int, UInt
+from perceiver.watermark import Watermark
 
 Step = Callable[[Any, Array, Array], tuple[Any, Array]]
 """(what is kept, ids [b, n], place) -> (what is kept, logits [b, v] of the id that follows that place)."""
@@ -27,6 +28,7 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     repetition: float = 1.0
+    watermark: Watermark | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
@@ -37,17 +39,31 @@ class Sampling:
             raise ConfigError(f"Sampling.top_p: expected above 0 and up to 1, got {self.top_p}")
         if not 0.0 < self.repetition < float("inf"):
             raise ConfigError(f"Sampling.repetition: expected above 0, got {self.repetition}")
+        if self.watermark is not None and self.temperature == 0.0:
+            raise ConfigError("Sampling.watermark: expected a temperature above 0, which leaves a choice, got 0")
 
     def __call__(
-        self, logits: Float[Array, "b v"], key: jax.Array, seen: Bool[Array, "b v"] | None = None
+        self,
+        logits: Float[Array, "b v"],
+        key: jax.Array,
+        seen: Bool[Array, "b v"] | None = None,
+        coins: UInt[Array, "b v"] | None = None,
+        marked: Bool[Array, "b"] | None = None,
     ) -> Int[Array, "b"]:
-        """One id for each row, int32. seen: the ids that its text has already."""
+        """One id for each row, int32.
+
+        seen: the ids that its text has already. coins, marked: of the watermark, see `Watermark.coins`.
+        """
         if seen is not None and self.repetition != 1.0:
             weaker = jnp.where(logits > 0.0, logits / self.repetition, logits * self.repetition)
             logits = jnp.where(seen, weaker, logits)
         if self.temperature == 0.0:
             return logits.argmax(axis=-1).astype(jnp.int32)
-        return jax.random.categorical(key, self.kept(logits)).astype(jnp.int32)
+        logits = self.kept(logits)
+        if self.watermark is not None and coins is not None and marked is not None:
+            drawn = self.watermark.drawn_by(jax.nn.softmax(logits), coins)
+            logits = jnp.where(marked[:, None], jnp.log(drawn), logits)
+        return jax.random.categorical(key, logits).astype(jnp.int32)
 
     def kept(self, logits: Float[Array, "b v"]) -> Float[Array, "b v"]:
         """Logits at the temperature, minus infinity where an id is not among those to draw from."""
@@ -112,10 +128,12 @@ def go_on(step: Step, draft: Draft, until: Int[Array, ""] | int, sampling: Sampl
         place, ids = draft.place, draft.ids
         kept, logits = step(draft.kept, ids, place - 1)
         own = jax.vmap(lambda row: jax.random.fold_in(row, place))(keys)
-        seen = None if sampling.repetition == 1.0 else _seen(ids, place, logits.shape[-1])
-        drawn = jax.vmap(lambda *row: sampling(*row), in_axes=(0, 0, None if seen is None else 0))(
-            logits[:, None], own, None if seen is None else seen[:, None]
-        )[:, 0]
+        vocabulary, mark = logits.shape[-1], sampling.watermark
+        seen = None if sampling.repetition == 1.0 else _seen(ids, place, vocabulary)
+        coins, marked = (None, None) if mark is None else mark.coins(ids, place, vocabulary)
+        # a key belongs to a row, so each row is drawn alone; what is None has no leaves
+        rows = jax.tree.map(lambda leaf: leaf[:, None], (logits, seen, coins, marked))
+        drawn = jax.vmap(lambda row, key: sampling(row[0], key, *row[1:]))(rows, own)[:, 0]
         writes = (place >= draft.lengths) & ~draft.done
         column = jnp.where(writes, drawn, jax.lax.dynamic_index_in_dim(ids, place, axis=1, keepdims=False))
         ids = jax.lax.dynamic_update_index_in_dim(ids, column, place, axis=1)

@@ -4,11 +4,11 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
 
 Raw: TypeAlias = Any
 """One modality as the adapter takes it: an array of the shape that the adapter's config documents."""
 
 ArrayLike: TypeAlias = jax.Array | np.ndarray
 
-__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Raw", "Shaped"]
+__all__ = ["Array", "ArrayLike", "Bool", "Float", "Int", "Raw", "Shaped", "UInt"]
