@@ -1,8 +1,10 @@
 """The commands about where things come from: verify and sign."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
@@ -74,7 +76,7 @@ def _look_for_mark(path: Path, secret: str, model: str | None) -> None:
             text = existing_file(path).read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"expected text in UTF-8, got another byte at {error.start}") from None
-        encode = encode_bytes
+        encode: Callable[[str], np.ndarray] = encode_bytes
         if model is not None:
             adapter = getattr(from_pretrained(model).config, "text", None)
             if not isinstance(adapter, Text):
