@@ -144,7 +144,7 @@ def written(model: Autoregressive, folder: Path) -> None:
 def language_model(
     *,
     root: Path | None = None,
-    steps: int = 900,
+    steps: int = 800,
     batch: int = 8,
     seed: int = 0,
     learning_rate: float = 2e-2,
@@ -154,7 +154,7 @@ def language_model(
     channels: int = 128,
     depth: int = 4,
     heads: int = 2,
-    checkpoint_every: int = 150,
+    checkpoint_every: int = 100,
 ) -> Experiment:
     """The next byte of Shakespeare's plays: Perceiver AR beside a plain causal transformer of the same size.
 
