@@ -16,6 +16,7 @@ from rich.markdown import Markdown
 from tyro.conf import Positional
 
 from perceiver.cli_evaluate import evaluate_words
+from perceiver.cli_generate import generate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
 from perceiver.cli_provenance import sign_words, verify_words
 from perceiver.cli_search import embed_words, search_words
@@ -32,6 +33,7 @@ perceiver: one JAX model for any sensor.
   perceiver train EXPERIMENT.py     train, or go on training; writes a report
   perceiver evaluate RUN            figures of a trained model on its test split, or on other data
   perceiver predict MODEL --…       answers about your own files
+  perceiver generate MODEL --…      text that goes on from your prompt
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
   perceiver embed FOLDER -o INDEX   what a model makes of your files, to search in
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train": _train,
         "evaluate": evaluate_words,
         "predict": predict_words,
+        "generate": generate_words,
         "convert": convert_words,
         "inspect": inspect_words,
         "embed": embed_words,
