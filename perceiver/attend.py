@@ -69,6 +69,8 @@ def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     Splash is taken for bfloat16 without dropout and heads of up to 256 channels, which are padded to a multiple of 128,
     where there are logits enough for tiles and one mask for all queries.
     """
+    if not isinstance(problem.batch, int):  # any number, on any platform: a program that is exported
+        return Backend.XLA
     platform = jax.default_backend() if platform is None else platform
     if parts() > 1 and problem.keys >= FEWEST and problem.keys % parts() == 0:
         return Backend.PARTS

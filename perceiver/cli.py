@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tyro.conf import Positional
 
+from perceiver.cli_deploy import export_words
 from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_generate import generate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
@@ -36,6 +37,7 @@ perceiver: one JAX model for any sensor.
   perceiver generate MODEL --…      text that goes on from your prompt
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
+  perceiver export MODEL            programs that run without this package: jax.export, ONNX
   perceiver embed FOLDER -o INDEX   what a model makes of your files, to search in
   perceiver search INDEX --…        the files that are nearest to a text, a picture or a sound
   perceiver verify FILE             whether a file is what a model made, a model what was signed
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "generate": generate_words,
         "convert": convert_words,
         "inspect": inspect_words,
+        "export": export_words,
         "embed": embed_words,
         "search": search_words,
         "verify": verify_words,

@@ -38,11 +38,11 @@ def from_pretrained(source: str | Path, revision: str | None = None, types: Iter
         ConfigError: a config that cannot be understood, or an architecture that is not known.
     """
     path = Path(os.path.expanduser(source))
-    for folder in (path, path / "model"):
-        if (folder / MANIFEST).is_file():
-            if revision is not None:
-                raise InputError(f"{source}: a revision is for the Hub, this is a folder here")
-            return load(folder, types)
+    folder = own_folder(path)
+    if folder is not None:
+        if revision is not None:
+            raise InputError(f"{source}: a revision is for the Hub, this is a folder here")
+        return load(folder, types)
     if path.suffix.lower() in PICKLES:
         if revision is not None:
             raise InputError(f"{source}: a revision is for the Hub, this is a file here")
@@ -50,6 +50,11 @@ def from_pretrained(source: str | Path, revision: str | None = None, types: Iter
     if path.is_dir():
         _check_folder(path)
     return convert(resolve(source, revision))
+
+
+def own_folder(path: Path) -> Path | None:
+    """The model folder that a path means, itself or that of a run's best model; None where it is neither."""
+    return next((folder for folder in (path, path / "model") if (folder / MANIFEST).is_file()), None)
 
 
 def _check_folder(folder: Path) -> None:

@@ -52,8 +52,10 @@ LAYERS = [
     {"zeroshot"},
     {"answers", "inspecting", "training", "viz", "retrieval", "provenance"},
     {"control"},
+    {"programs"},
+    {"export"},
     {"console"},
-    {"cli_models", "cli_generate", "cli_provenance", "cli_search"},
+    {"cli_models", "cli_deploy", "cli_generate", "cli_provenance", "cli_search"},
     {"cli_evaluate"},
     {"cli", "__main__", "__init__"},
 ]

@@ -4,11 +4,13 @@ Actions are in their own units, [b, horizon, dims]. `keep` [b, horizon] is True 
 opposite of LeRobot's `action_is_pad`, which marks the steps behind the end of an episode.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perceiver.adapters.base import standardise
 from perceiver.attention import split_key
@@ -73,7 +75,7 @@ def choose_actions(head: ActionHead, ask: Ask, batch: int, key: jax.Array | None
     """The actions to take, float32 [b, horizon, dims]: the answer itself, the middle of the likeliest bins, or the end
     of the flow from noise.
 
-    key: of the noise; None takes the same at every call.
+    key: of the noise; None takes the same for every sample of every call.
     """
     match head:
         case Chunk():
@@ -81,7 +83,8 @@ def choose_actions(head: ActionHead, ask: Ask, batch: int, key: jax.Array | None
         case BinnedChunk():
             return head.centres(ask(None).argmax(axis=-1))
         case FlowChunk():
-            noise = jax.random.normal(jax.random.key(0) if key is None else key, (batch, head.horizon, head.dims))
+            shape = (batch, head.horizon, head.dims)
+            noise = jnp.broadcast_to(_noise(*shape[1:]), shape) if key is None else jax.random.normal(key, shape)
 
             def follow(number: Array, noisy: Array) -> Array:
                 return noisy + ask(_at(noisy, number / head.steps)) / head.steps
@@ -130,6 +133,13 @@ def action_objective(name: str = "action") -> Callable[[Perceiver, Batch, jax.Ar
         return loss, {"loss/action": loss}
 
     return objective
+
+
+@functools.lru_cache(maxsize=64)
+def _noise(horizon: int, dims: int) -> np.ndarray:
+    """The noise that is taken without a key: a constant, which exported programs have in them."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(jax.random.normal(jax.random.key(0), (horizon, dims)))
 
 
 def _at(noisy: Float[Array, "b t d"], time: Any) -> Float[Array, "b t d+1"]:

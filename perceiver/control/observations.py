@@ -86,13 +86,13 @@ class Observations:
 
     def given(self) -> Given:
         """The model's inputs at the time of the newest observation."""
-        inputs, masks, absent = {}, {}, []
+        inputs, masks, missing = {}, {}, []
         for readings in self._sensors.values():
             raw, mask = readings.window(-math.inf if self.now is None else self.now)
             inputs[readings.name], masks[readings.name] = raw[None], mask[None]
             if not mask.any():
-                absent.append(readings.name)
-        return Given(inputs, masks, tuple(absent))
+                missing.append(readings.name)
+        return Given(inputs, masks, tuple(missing))
 
     def _time(self, observation: Mapping[str, Any]) -> float:
         if observation.get(TIMESTAMP) is None:
@@ -122,10 +122,7 @@ class _Readings:
         self.name, self.adapter, self.rate = name, adapter, rate
         self.places = history(adapter)
         self.max_age = self.places / rate if sensor.max_age is None else sensor.max_age
-        example = adapter.example(1)
-        self.empty = np.zeros(example.shape[1:], example.dtype)
-        whole = isinstance(adapter, Image | FramePair | Label)  # which is there or not, and has no mask of its own
-        self.masked = np.zeros(() if whole else self.empty.shape[:1], bool)
+        self.empty, self.masked = absent(adapter)
         self.kept: collections.deque[_Reading] = collections.deque(maxlen=self.places)
 
     def read(self, value: Any, time: float) -> _Reading | None:
@@ -163,6 +160,14 @@ class _Readings:
             if place >= 0:
                 raw[place], mask[place] = reading.raw, True
         return raw, mask
+
+
+def absent(adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+    """An input that is not there, zeros, and its mask, all False; without batch axis."""
+    example = adapter.example(1)
+    whole = isinstance(adapter, Image | FramePair | Label)  # which is there or not, and has no mask of its own
+    empty = np.zeros(example.shape[1:], example.dtype)
+    return empty, np.zeros(() if whole else empty.shape[:1], bool)
 
 
 def robot_of(config: PerceiverConfig) -> Robot:

@@ -1,0 +1,181 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import perceiver as p
+from perceiver import cli
+from perceiver.control.policy import Policy
+from perceiver.errors import ConfigError, InputError
+from perceiver.export import DESCRIPTION, NEAR, PROGRAM, describe, draw, export, measure
+from perceiver.programs import as_onnx, as_program, run_model, run_onnx, run_program
+from perceiver.saving import load, read_folder
+from tests.models import close, noisy, tiny_inputs
+from tests.started import ended
+
+RUNNER = Path(__file__).parent.parent / "launch" / "run_exported.py"
+SENSORS = {"state": "observation.state", "points": "observation.points.lidar", "text": "task"}
+SCALE = {"mean": (3.0, -3.0), "std": (2.0, 0.5)}
+HEADS = {
+    "chunk": p.Chunk(3, 2, **SCALE),
+    "bins": p.BinnedChunk(3, 2, (-1.0, -1.0), (1.0, 1.0), bins=8),
+    "flow": p.FlowChunk(3, 2, steps=2, **SCALE),
+}
+
+
+def policy(head="chunk", **changes):
+    inputs = {name: tiny_inputs()[name] for name in SENSORS}
+    robot = p.Robot(10.0, {name: p.Sensor(key) for name, key in SENSORS.items()})
+    given = {"inputs": inputs, "encoder": p.Encoder(3, 8, 2), "outputs": {"action": HEADS[head]}, "robot": robot}
+    return noisy(p.PerceiverConfig(**given | changes))
+
+
+def small(**changes):
+    """A policy that compiles sooner."""
+    sensors = {"state": p.Sensor("observation.state")}
+    return policy(**{"inputs": {"state": p.State(3)}, "robot": p.Robot(10.0, sensors)} | changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("flatbuffers")
+    place = tmp_path_factory.mktemp("exported") / "model"
+    policy().save(place)
+    measured = export(place)
+    assert [row.what for row in measured] == ["the model itself", PROGRAM]
+    assert all(row.size > 0 and 0 < row.p50 <= row.p99 for row in measured)
+    assert measured[1].difference <= NEAR
+    return place
+
+
+def without(*packages):
+    """The beginning of a program in which these packages cannot be imported."""
+    return f"import sys; sys.modules.update(dict.fromkeys({packages!r}))"
+
+
+def test_a_folder_keeps_its_model_and_says_what_its_program_takes(folder):
+    assert load(folder).config == policy().config
+    about = json.loads((folder / DESCRIPTION).read_text())
+    assert about["inputs"]["points"] == {"shape": ["b", 6, 4], "dtype": "float32"}
+    assert about["masks"]["state"] == {"shape": ["b", 2], "dtype": "bool"}
+    assert about["answers"] == {"actions": {"shape": ["b", 3, 2], "dtype": "float32"}}
+    assert about["robot"]["sensors"]["text"]["key"] == "task"
+    content = read_folder(folder)[PROGRAM]
+    exported = jax.export.deserialize(bytearray(content))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert len(content) < 200_000  # weights are not in it
+
+
+def test_the_runner_answers_as_the_policy_without_flax_or_this_package(folder, tmp_path):
+    model = load(folder)
+    seen = {
+        "observation.state": np.array([1.0, 2.0, 3.0], np.float32),
+        "observation.points.lidar": np.array([[0.5, 0.5, 1.0, 0.1], [0.0, -0.5, 1.5, 0.9]], np.float32),
+        "task": "go",
+    }
+    with Policy(model) as live:
+        expected = live.infer(seen)["actions"]
+        given = live._observations.given()
+        live.reset()
+        blind = live.infer({"task": "go"})["actions"]
+    arrays = {name: raw[0] for name, raw in given.inputs.items()}
+    masks = {f"{name}.mask": mask[0] for name, mask in given.masks.items()}
+    text = {name: (arrays | masks)[name] for name in ("text", "text.mask")}
+    for told, wanted in [(arrays | masks, expected), (text, blind)]:
+        np.savez(tmp_path / "observation.npz", **told)
+        code = f"{without('flax', 'perceiver')}; import runpy; runpy.run_path({str(RUNNER)!r}, run_name='__main__')"
+        words = [sys.executable, "-c", code, str(folder), str(tmp_path / "observation.npz")]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        ran = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        printed = json.loads(ran.stdout)
+        close(printed["answers"]["actions"], wanted, 1e-5)
+        assert printed["took_ms"] > 0
+    assert not np.allclose(expected, blind, atol=1e-2)
+    code = RUNNER.read_text(encoding="utf-8")
+    assert len(code.split('"""')[2].strip().splitlines()) <= 30
+    assert "import flax" not in code
+    assert "import perceiver" not in code
+
+
+@pytest.mark.parametrize("head", ["bins", "flow"])
+def test_every_head_answers_a_batch_as_its_model(head):
+    pytest.importorskip("flatbuffers")
+    model = policy(head)
+    sample = draw(model.config, 4)
+    answers = run_program(model, as_program(model))(sample)
+    close(answers["actions"], run_model(model)(sample)["actions"], 1e-5)
+
+
+@pytest.mark.parametrize("weights", [p.Weights.BFLOAT16, pytest.param(p.Weights.INT8, marks=pytest.mark.slow)])
+def test_smaller_weights_stay_small(weights, tmp_path):
+    pytest.importorskip("flatbuffers")
+    model = p.quantise(small(encoder=p.Encoder(3, 32, 1, latent=p.Block(heads=2))), weights)
+    place = model.save(tmp_path / "small")
+    program = jax.export.deserialize(bytearray(as_program(model))).call
+    from safetensors.numpy import load_file
+
+    sample = draw(model.config, 2)
+    answers = program(load_file(place / "model.safetensors"), *sample)
+    close(answers["actions"], run_model(model)(sample)["actions"], 1e-5)
+
+
+def test_a_model_without_a_robot_answers_everything():
+    pytest.importorskip("flatbuffers")
+    inputs = {name: tiny_inputs()[name] for name in ("image", "sound", "video")}
+    outputs = {"label": p.Classes(3), "pixels": p.Output(p.Dense(2), p.Grid((2, 3), p.Fourier(bands=2)), chunk=4)}
+    model = policy(inputs=inputs, outputs=outputs, robot=None)
+    sample = draw(model.config, 2)
+    answers = run_program(model, as_program(model))(sample)
+    for name, wanted in run_model(model)(sample).items():
+        close(answers[name], wanted, 1e-5)
+    assert describe(model, (PROGRAM,))["answers"]["pixels"]["shape"] == ["b", 2, 3, 2]
+
+
+def test_a_program_that_answers_otherwise_is_not_written():
+    model = small()
+    other = small(encoder=p.Encoder(4, 8, 1))
+    with pytest.raises(ConfigError, match=r"program.jax: expected answers within 1e-05 of the model's, got"):
+        measure(model, {PROGRAM: run_model(other)}, {PROGRAM: 1}, calls=1)
+    half = dataclasses.replace(model.config, compute=p.Compute.BFLOAT16)
+    assert measure(noisy(half), {PROGRAM: run_model(other)}, {PROGRAM: 1}, calls=1)[1].difference > NEAR
+
+
+def test_folders_that_would_lose_something_are_refused(folder, tmp_path):
+    place = policy().save(tmp_path / "model")
+    (place / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"not in its manifest, so that it would be lost: notes.txt"):
+        export(place)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a model folder, so it is not overwritten"):
+        export(folder, tmp_path / "other")
+
+
+def test_the_command_writes_and_prints(tmp_path, capsys):
+    pytest.importorskip("flatbuffers")
+    small().save(tmp_path / "run" / "model")
+    cli.main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "program.jax" in told
+    assert "ms" in told
+    assert not (tmp_path / "run" / "model" / PROGRAM).exists()
+    assert (tmp_path / "out" / PROGRAM).is_file()
+    assert "expected a model folder" in ended(["export", str(tmp_path / "nowhere")], 2, capsys).err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_onnx_answers_as_its_model(head):
+    pytest.importorskip("jax2onnx")
+    model = policy(head)
+    run = run_onnx(as_onnx(model))
+    for count in (1, 3):
+        sample = draw(model.config, count, seed=count)
+        close(run(sample)["actions"], run_model(model)(sample)["actions"], 1e-5)
