@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from tyro.conf import Positional
 
-from perceiver.cli_deploy import export_words
+from perceiver.cli_deploy import export_words, serve_words
 from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_generate import generate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
@@ -38,6 +38,7 @@ perceiver: one JAX model for any sensor.
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
   perceiver export MODEL            programs that run without this package: jax.export, ONNX
+  perceiver serve MODEL             a policy over the network, by openpi's protocol
   perceiver embed FOLDER -o INDEX   what a model makes of your files, to search in
   perceiver search INDEX --…        the files that are nearest to a text, a picture or a sound
   perceiver verify FILE             whether a file is what a model made, a model what was signed
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "convert": convert_words,
         "inspect": inspect_words,
         "export": export_words,
+        "serve": serve_words,
         "embed": embed_words,
         "search": search_words,
         "verify": verify_words,

@@ -1,6 +1,7 @@
 """A saved model as a robot's policy: observations in, chunks of actions out, in time or by a declared fallback."""
 
 import concurrent.futures
+import copy
 import dataclasses
 import enum
 import math
@@ -15,7 +16,7 @@ from flax import nnx
 
 from perceiver.control.actions import act, action_head
 from perceiver.control.latency import Latency
-from perceiver.control.observations import Given, Observations
+from perceiver.control.observations import Given, Observations, robot_of
 from perceiver.errors import ConfigError, InputError
 from perceiver.model import Perceiver
 from perceiver.robot import TASK
@@ -95,20 +96,31 @@ class Policy:
         loaded = load(model) if isinstance(model, str | Path) else model
         if not isinstance(loaded, Perceiver):
             raise ConfigError(f"model: expected a Perceiver with a robot, got {type(loaded).__name__}")
-        self._observations = Observations(loaded.config)
-        self.robot = self._observations.robot
+        self._config = loaded.config
+        self.robot = robot_of(loaded.config)
         head = action_head(loaded.config, self.robot.action)
         self.horizon, self.dims = head.horizon, head.dims
         self.deadline, self.fallback = deadline, fallback
         self._check()
+        self._begin()
         self._run = _compiled(loaded, self._observations.given(), self.robot.action)
-        self._worker = None if deadline is None else concurrent.futures.ThreadPoolExecutor(1, "policy")
+        for _ in range(_WARM):
+            self._run(self._observations.given())
+
+    def another(self) -> "Policy":
+        """The same policy for another robot: the model compiled here, with a history and latencies of its own."""
+        policy = copy.copy(self)
+        policy._begin()
+        return policy
+
+    def _begin(self) -> None:
+        """What one robot has of its own."""
+        self._observations = Observations(self._config)
+        self._worker = None if self.deadline is None else concurrent.futures.ThreadPoolExecutor(1, "policy")
         self.latency = Latency()
         self._episode = 0
         self._planned: _Plan | None = None  # by the model
         self._told: _Plan | None = None  # to the robot, the fallback's too
-        for _ in range(_WARM):
-            self._run(self._observations.given())
 
     def _check(self) -> None:
         if self.deadline is not None and not 0.0 < self.deadline < math.inf:
