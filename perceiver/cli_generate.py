@@ -38,6 +38,7 @@ def generate(
     repetition: float = 1.0,
     stop: tuple[str, ...] = (),
     seed: int = 0,
+    watermark: str | None = None,
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     record: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -65,6 +66,8 @@ def generate(
         repetition: Above 1 makes what the text has already less likely.
         stop: Strings in front of which a text ends.
         seed: Of what is drawn.
+        watermark: A secret by which it is drawn, so that perceiver verify FILE --secret can tell; see
+            docs/provenance.md.
         out: Write the texts into this file too, prompts included, with a line of dashes between several.
         record: Write beside that file which model made it, from what; see perceiver verify.
         as_json: Print the texts as JSON once they are whole, and nothing else on standard output.
@@ -72,13 +75,15 @@ def generate(
     from perceiver.continuation import Wish, joined, stream
     from perceiver.generation import Sampling
     from perceiver.pretrained import from_pretrained
+    from perceiver.watermark import Watermark
 
     if record and out is None:
         raise InputError("--record: expected a file to write beside, by --out")
     prompts = [*prompt, *([] if file is None else [_read(file)])]
     if not prompts:
         raise InputError("expected something to go on from, by --prompt or --file")
-    wish = Wish(most, Sampling(temperature, top_k, top_p, repetition), seed, stop)
+    mark = None if watermark is None else Watermark(watermark)
+    wish = Wish(most, Sampling(temperature, top_k, top_p, repetition, mark), seed, stop)
     loaded = from_pretrained(model)
     pieces = stream(loaded, prompts, wish)
     texts = joined(pieces if as_json else _shown(pieces, prompts), len(prompts))

@@ -9,6 +9,7 @@ from perceiver.adapters.text import SPECIALS
 from perceiver.continuation import Ended, Piece, continued
 from perceiver.generation import Sampling
 from perceiver.pretrained import from_pretrained
+from perceiver.watermark import Watermark
 from tests.models import noisy, tiny_inputs
 from tests.started import ended
 from tests.test_continuation import CONFIG, LIKELIEST, Wish, told_to
@@ -36,9 +37,10 @@ def test_several_prompts_options_and_json(model, tmp_path, capsys):
     (tmp_path / "more.txt").write_text("und so weiter", encoding="utf-8")
     words = [model, "--prompt", "a", "", "--file", tmp_path / "more.txt", "--most", "9", "--seed", "4"]
     words += ["--top-p", "0.9", "--repetition", "1.2", "--stop", "qq", "zz"]
+    words += ["--watermark", "rosebud"]
     told = json.loads(written(capsys, *words, "--json").out)
     assert [entry["prompt"] for entry in told] == ["a", "", "und so weiter"]
-    wish = Wish(9, Sampling(1.0, None, 0.9, 1.2), 4, ("qq", "zz"))
+    wish = Wish(9, Sampling(1.0, None, 0.9, 1.2, Watermark("rosebud")), 4, ("qq", "zz"))
     texts = continued(from_pretrained(model), ["a", "", "und so weiter"], wish)
     assert [entry["text"] for entry in told] == [text.text for text in texts]
     assert {entry["ended"] for entry in told} <= {"length", "end", "stop"}
