@@ -28,6 +28,7 @@ _HOMES = {
     "perceiver.convolutions": ("ConvStem",),
     "perceiver.descriptors": ("Descriptors",),
     "perceiver.decoders": (
+        "CTC",
         "AtPoints",
         "AtTimes",
         "BinnedChunk",
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from perceiver.buckets import Buckets
     from perceiver.convolutions import ConvStem
     from perceiver.decoders import (
+        CTC,
         AtPoints,
         AtTimes,
         BinnedChunk,

@@ -127,8 +127,9 @@ def _door(model: Model, modality: str) -> tuple[Callable[[Any], list[Any]], Call
         adapter, output = model.config.inputs[modality], output_of(model)
 
         def views(item: Any) -> list[Sample]:
-            seen = adapter.windows(item) if isinstance(adapter, Sound) else [adapter.load(item)]
-            return [_sample(modality, *view) for view in seen]
+            if isinstance(adapter, Sound):
+                return [_sample(modality, clip.raw, clip.mask) for clip in adapter.windows(item)]
+            return [_sample(modality, *adapter.load(item))]
 
         return views, lambda samples, batch: ask_all(model, samples, batch, [output])[output].reshape(len(samples), -1)
     assert isinstance(model, DualEncoder)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,19 @@ from perceiver.adapters.base import Adapter, Embed, check_statistics, embed_chan
 from perceiver.config import preprocessing_field
 from perceiver.errors import ConfigError, InputError
 from perceiver.filterbank import Filterbank, Filters
-from perceiver.io.audio import mean_power, trim_silence
+from perceiver.io.audio import loud_part, mean_power, trim_silence
 from perceiver.positions import Fourier, Position, grid_at
 from perceiver.spectrogram import Spectrogram
 from perceiver.tokens import Tokens, check_array, presence
 from perceiver.typing import Array
+
+
+class Clip(NamedTuple):
+    """A part of a sound: samples [n] and mask [n] as `Sound.load` gives them, and at which sample it starts."""
+
+    raw: np.ndarray
+    mask: np.ndarray
+    start: int
 
 
 class Sound(Adapter):
@@ -48,14 +56,25 @@ class Sound(Adapter):
         """
         return self._fitted(self._read(source))
 
-    def windows(self, source: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-        """As `load`, but all of a sound: the fewest clips that cover it, evenly spaced, which overlap as need be."""
-        wave = self._read(source)
-        count = max(-(-len(wave) // self.samples), 1)
-        starts = np.linspace(0, max(len(wave) - self.samples, 0), count).round().astype(int)
-        return [self._fitted(wave[start : start + self.samples]) for start in starts]
+    def windows(self, source: Any, overlap: int = 0, every: int = 1) -> list[Clip]:
+        """As `load`, but all of a sound: the fewest clips that cover it, evenly spaced.
+
+        overlap: samples that neighbours share at least, less one `every`; below the budget. every: they start whole
+        multiples of so many samples apart.
+        """
+        wave = self._samples_of(source)
+        first, last = (0, len(wave)) if self.trim is None else loud_part(wave, self.sample_rate, decibels=self.trim)
+        wave = wave[first:last]
+        count = max(-(-(len(wave) - overlap) // (self.samples - overlap)), 1)
+        places = np.linspace(0, max(len(wave) - self.samples, 0), count)
+        starts = np.ceil(places / every).astype(int) * every
+        return [Clip(*self._fitted(wave[start : start + self.samples]), first + int(start)) for start in starts]
 
     def _read(self, source: Any) -> np.ndarray:
+        wave = self._samples_of(source)
+        return wave if self.trim is None else trim_silence(wave, self.sample_rate, decibels=self.trim)
+
+    def _samples_of(self, source: Any) -> np.ndarray:
         if isinstance(source, str | os.PathLike):
             from perceiver.io.audio import read_audio
             from perceiver.io.video import FILMS, read_video_audio
@@ -67,8 +86,7 @@ class Sound(Adapter):
             check_array(wave, ("n",), "f")
             if not np.isfinite(wave).all():
                 raise InputError("expected finite samples, got NaN or infinity")
-        wave = wave.astype(np.float32, copy=False)
-        return wave if self.trim is None else trim_silence(wave, self.sample_rate, decibels=self.trim)
+        return wave.astype(np.float32, copy=False)
 
     def _fitted(self, wave: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         wave = wave[: self.samples]

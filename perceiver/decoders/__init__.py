@@ -13,8 +13,10 @@ from perceiver.decoders.heads import (
     TokenLogits,
 )
 from perceiver.decoders.queries import AtPoints, AtTimes, FromTokens, Grid, Query, Slots, WithInput
+from perceiver.decoders.transcripts import CTC
 
 __all__ = [
+    "CTC",
     "ActionHead",
     "ActionSlots",
     "AtPoints",

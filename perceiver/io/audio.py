@@ -99,7 +99,15 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, rate: int) -> N
 def trim_silence(
     wave: np.ndarray, rate: int, *, decibels: float = 40.0, window: float = 0.02, margin: float = 0.02
 ) -> np.ndarray:
-    """Cut what is quiet off both ends of a sound; nothing is random. float32 [n] -> float32 [m], 0 < m <= n.
+    """Cut what is quiet off both ends of a sound: its `loud_part`. float32 [n] -> float32 [m], 0 < m <= n."""
+    first, last = loud_part(wave, rate, decibels=decibels, window=window, margin=margin)
+    return wave[first:last].copy()
+
+
+def loud_part(
+    wave: np.ndarray, rate: int, *, decibels: float = 40.0, window: float = 0.02, margin: float = 0.02
+) -> tuple[int, int]:
+    """The sample at which a sound float32 [n] starts to be heard, and the one behind its end; nothing is random.
 
     Mean power is taken in windows side by side; the sound lasts from the first to the last of those that are at most
     `decibels` below the loudest, and `margin` is left around it. rate: Hz. window, margin: seconds. A sound that is
@@ -109,13 +117,11 @@ def trim_silence(
     squares = np.square(wave)
     power = np.add.reduceat(squares, np.arange(0, len(wave), size)) / size if len(wave) else squares
     if not power.any():
-        return wave
+        return 0, len(wave)
     power[-1] *= size / (len(wave) - (len(power) - 1) * size)  # the last has fewer samples
     loud = np.flatnonzero(power >= power.max() * 10.0 ** (-decibels / 10))
     around = round(margin * rate)
-    first = max(int(loud[0]) * size - around, 0)
-    last = min((int(loud[-1]) + 1) * size + around, len(wave))
-    return wave[first:last].copy()
+    return max(int(loud[0]) * size - around, 0), min((int(loud[-1]) + 1) * size + around, len(wave))
 
 
 def mean_power(wave: np.ndarray) -> float:
