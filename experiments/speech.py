@@ -1,27 +1,31 @@
-"""Speech to letters: digits in a row, from people that are known and from one that is not; and spoken prompts.
+"""Speech to letters: digits in a row, by people that are known and by one that is not; and a telephone's prompts.
 
-perceiver train experiments/speech.py --root FOLDER      (FOLDER holds fsdd/; needs the extras audio, speech)
+perceiver train experiments/speech.py --root FOLDER
+    (FOLDER holds fsdd/ and asterisk/; needs the extras audio, speech)
 """
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data import fsdd, synthetic_digits
+from data import asterisk, digit_strings, fsdd, synthetic_digits
+from data.digit_strings import LOUDNESS, MOST, RATE, Said, Voice
 from perceiver import (
     CTC,
     Block,
     Encoder,
+    Filterbank,
     Fourier,
     FromTokens,
     LogMel,
     Output,
     PerceiverConfig,
     Spectrogram,
+    Waveform,
 )
 from perceiver.augment import add_noise, band_stop, equaliser, filtered
 from perceiver.io import trim_silence
@@ -29,30 +33,29 @@ from perceiver.pipeline import Sample, Skipped, training_stream
 from perceiver.spectrogram import Log
 from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
-from perceiver.training.optimizers import adamw, warmup_cosine
+from perceiver.training.optimizers import muon, warmup_cosine
 from perceiver.training.transcribing import ctc_objective, target_of, text_judge
 from perceiver.transcription import steps_of
 
-RATE, SECONDS, LETTERS = 8000, 3.0, 40
-"""Hz; seconds of a window; letters of the longest text in one."""
-SAMPLES = int(RATE * SECONDS)
-LOUDNESS, TRIM = 0.1, 45.0
-"""Of a sound: root mean square; and decibels below the loudest part at which a recording's ends are cut off."""
-WORDS, GAP, MOST = synthetic_digits.WORDS, 0.25, 5
-"""Digits; seconds between two of a string at most; digits of a string at most."""
+STRING, PROMPT = 3.0, 4.0
+"""Seconds that a model of digits hears at once, and one of prompts; what is longer is heard in windows."""
+LETTERS = 80
+"""Of a text at most that is learned from."""
 HEAD = CTC()
+VOICES = 8
+"""How often a speaker is drawn for each time that a synthetic voice is."""
 
 
-def hearing() -> LogMel:
+def log_mel(seconds: float) -> LogMel:
     """Strips of 40 ms of a log-mel spectrogram."""
     spectrogram = Spectrogram(
-        200, 80, fft_length=256, mels=32, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=0.03
+        256, 160, mels=32, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=0.03
     )
     return LogMel(
-        SAMPLES,
+        int(seconds * RATE),
         spectrogram,
         sample_rate=RATE,
-        patch=(4, None),
+        patch=(2, None),
         project=64,
         position=Fourier(bands=16),
         mean=(-1.0,),
@@ -61,173 +64,167 @@ def hearing() -> LogMel:
     )
 
 
-def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
-    """Sound to a letter, or none, at each of its tokens; two looks at it."""
+def raw_waveform(seconds: float) -> Waveform:
+    """Patches of 40 ms of samples, through filters that are learned."""
+    return Waveform(
+        int(seconds * RATE),
+        RATE,
+        patch=320,
+        filters=Filterbank(bands=32, length=256, hop=160, low=60.0, high=3900.0, floor=7e-5, mean=-6.0, std=2.0),
+        project=64,
+        position=Fourier(bands=16),
+        loudness=LOUDNESS,
+    )
+
+
+def model(seconds: float, latents: int, channels: int, depth: int, waveform: bool = False) -> PerceiverConfig:
+    """Sound to a letter, or none, at each of its tokens, which are the queries; two looks at the sound."""
+    cross = Block(heads=4, qk_channels=channels, v_channels=channels, widening=2)
     return PerceiverConfig(
-        inputs={"audio": hearing()},
+        inputs={"audio": raw_waveform(seconds) if waveform else log_mel(seconds)},
         encoder=Encoder(
             latents,
             channels,
             depth,
-            cross=Block(heads=4, qk_channels=channels, v_channels=channels),
+            cross=cross,
             latent=Block(heads=4, widening=2, dropout=0.1),
             cross_attends=(0, 1),
             towers=(0, 1),
         ),
-        outputs={
-            "text": Output(
-                HEAD,
-                FromTokens("audio", project=channels),
-                cross=Block(heads=4, qk_channels=channels, v_channels=channels, widening=2),
-            )
-        },
+        outputs={"text": Output(HEAD, FromTokens("audio", project=channels), cross=cross)},
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Said:
-    """A sound, float32 [n] at RATE, and what is said in it."""
+def learned(wave: np.ndarray, text: str, seconds: float) -> Sample:
+    """A sound and its text to a sample of the model that hears so many seconds.
 
-    name: str
-    wave: np.ndarray
-    text: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Voice:
-    """All that is known of one speaker's words: trimmed sounds with their digits."""
-
-    name: str
-    words: tuple[tuple[int, np.ndarray], ...]
+    Raises:
+        InputError: the text does not fit into the sound.
+    """
+    raw, mask = log_mel(seconds).load(wave)  # as the raw waveform's
+    steps = steps_of(model(seconds, 1, 4, 1)).real(mask[None])
+    target = target_of(HEAD.encode(text), int(steps.sum()), LETTERS)
+    return {"inputs": {"audio": raw}, "masks": {"audio": mask}, "targets": {"text": target}}
 
 
-def voices(items: Sequence[Any], who: Any) -> list[Voice]:
-    """Items by their speaker, in alphabetical order."""
-    by_name: dict[str, list[tuple[int, np.ndarray]]] = {}
-    for i in range(len(items)):
-        item = items[i]
-        wave = trim_silence(item.wave, RATE, decibels=TRIM)
-        rms = np.sqrt(np.mean(np.square(wave))) + 1e-6
-        by_name.setdefault(who(item), []).append((item.digit, wave * np.float32(LOUDNESS / rms)))
-    return [Voice(name, tuple(words)) for name, words in sorted(by_name.items())]
-
-
-def spoken(words: Sequence[tuple[int, np.ndarray]], rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """Words in a row, with gaps of random length before, between and behind; as many as the window takes."""
-    parts, length = [], 0
-    text: list[str] = []
-    for digit, wave in words:
-        gap = int(rng.integers(0, int(GAP * RATE)))
-        if text and length + gap + len(wave) > SAMPLES:
-            break
-        parts += [np.zeros(gap, np.float32), wave]
-        length += gap + len(wave)
-        text.append(WORDS[digit])
-    return np.concatenate([*parts, np.zeros(int(rng.integers(0, int(GAP * RATE))), np.float32)]), " ".join(text)
-
-
-def drawn(voice: Voice, rng: np.random.Generator, most: int) -> tuple[np.ndarray, str]:
-    """Some words of one voice."""
-    count = int(rng.integers(1, most + 1))
-    return spoken([voice.words[i] for i in rng.integers(0, len(voice.words), count)], rng)
-
-
-def sample(voice: Voice, rng: np.random.Generator) -> Sample:
-    """A string of digits as another person might say it, into another microphone."""
-    wave, text = drawn(voice, rng, MOST)
+def through(wave: np.ndarray, rng: np.random.Generator, speed: float) -> np.ndarray:
+    """A sound as it is through another microphone, faster or slower."""
     filters = [equaliser(rng, decibels=8.0, bands=6, octaves=5.0)]
     if rng.random() < 0.5:
         filters.append(band_stop(rng))
-    wave = filtered(wave, *filters, speed=rng.uniform(0.85, 1.18))
-    return given(add_noise(wave, rng, low=20.0, high=50.0), text)
+    return add_noise(filtered(wave, *filters, speed=speed), rng, low=20.0, high=50.0)
 
 
-def given(wave: np.ndarray, text: str) -> Sample:
-    """A sound and its text to a sample."""
-    raw, mask = hearing().load(wave)
-    steps = int(STEPS.real(mask[None]).sum())
+def string(voice: Voice, rng: np.random.Generator) -> Sample:
+    """Some digits by one speaker, as another person might say them."""
+    speed, count = rng.uniform(0.85, 1.18), int(rng.integers(1, MOST + 1))
+    most = int(0.98 * STRING * RATE * speed)  # the speed is met to 1 %
+    wave, text = digit_strings.said(voice, rng.integers(0, len(voice.waves), count), rng, most)
+    return learned(through(wave, rng, speed), text, STRING)
+
+
+def prompt(item: Said, rng: np.random.Generator) -> Sample:
+    """A prompt that fits into a window, at another speed."""
+    longest = len(item.wave) / (0.98 * PROMPT * RATE)
+    return learned(through(item.wave, rng, rng.uniform(max(0.9, longest), 1.1)), item.text, PROMPT)
+
+
+def prompts(root: Path | None) -> dict[str, list[Said]]:
+    """The splits of `asterisk`, without silence at the ends."""
+    parts = asterisk.load(root, RATE)
     return {
-        "inputs": {"audio": raw},
-        "masks": {"audio": mask},
-        "targets": {"text": target_of(HEAD.encode(text), steps, LETTERS)},
+        split: [Said(item.file, trim_silence(item.wave, RATE), item.spelled) for item in part]
+        for split, part in parts.items()
     }
-
-
-STEPS = steps_of(model(1, 4, 1))
-
-
-def strings(items: Sequence[Any], rounds: int = 5, seed: int = 0) -> list[Said]:
-    """Fixed strings: in each round every recording is said once, in strings of 1 to MOST by its speaker."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for voice in voices(items, lambda item: item.speaker):
-        for turn in range(rounds):
-            order = list(rng.permutation(len(voice.words)))
-            while order:
-                count = min(int(rng.integers(1, MOST + 1)), len(order))
-                some, order = order[:count], order[count:]
-                wave, text = spoken([voice.words[i] for i in some], rng)
-                found.append(Said(f"{voice.name} {turn} {len(found)}", wave, text))
-    return found
 
 
 judge = text_judge(name=lambda item: item.name, sound=lambda item: item.wave, text=lambda item: item.text)
 TASKS = {
-    "fsdd": Task(
-        lambda root: {name: strings(part) for name, part in fsdd.load(root, sample_rate=RATE).items()},
-        judge,
-    )
+    "digit_strings": Task(digit_strings.load, judge),
+    "asterisk": Task(prompts, judge),
 }
+
+
+def dealt(items: Sequence[Said]) -> list[Said]:
+    """The same sounds with the texts of others: what a recogniser scores that has but learned what is said."""
+    order = np.random.default_rng(0).permutation(len(items))
+    return [dataclasses.replace(items[a], text=items[b].text) for a, b in zip(order, np.roll(order, 1), strict=True)]
+
+
+def known_words(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures, and the share of words that are right, of which more is better."""
+    return {"word_accuracy": 1.0 - figures["wer"], **figures}
 
 
 def speech(
     *,
     root: Path | None = None,
-    steps: int = 1500,
-    batch: int = 32,
+    steps: int = 1000,
+    batch: int = 16,
     seed: int = 0,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 4e-3,
+    unseen: str | None = "george",
+    voices: int = 1000,
+    prompted: bool = True,
+    waveform: bool = False,
     latents: int = 32,
     channels: int = 96,
     depth: int = 1,
     checkpoint_every: int = 500,
 ) -> Experiment:
-    """Speech to letters.
+    """Speech to letters by CTC: digit strings of known speakers, and beside them an unseen speaker and prompts.
 
     Args:
-        root: Folder that holds fsdd/; the variable PERCEIVER_DATA unless given.
-        steps: Updates.
-        batch: Strings per update.
-        seed: Of the parameters, the order of the data and the augmentation.
-        learning_rate: AdamW's peak, after a warm-up of a tenth of the steps.
+        root: Folder that holds fsdd/ and asterisk/; the variable PERCEIVER_DATA unless given.
+        steps: Updates on known speakers, and on prompts; without a speaker four fifths of it.
+        batch: Sounds per update.
+        seed: Of the parameters, the order of the data, the augmentation and the synthetic voices.
+        learning_rate: Muon's peak, after a warm-up of a tenth of the steps; what is no linear map learns at half of it.
+        unseen: The speaker who is heard in a test of their own, by a model that never heard them; none leaves it out.
+        voices: Words of a synthesiser (extra speech) that this model learns beside; 0 leaves it out.
+        prompted: Also train on prompts, and test on others of the same voice.
+        waveform: Hear the raw waveform through learned filters, not a log-mel spectrogram.
         latents: Vectors in the bottleneck.
         channels: Their width.
         depth: Self-attention layers after each of the two looks at the sound.
         checkpoint_every: Updates between checkpoints.
     """
-    splits = fsdd.load(root, sample_rate=RATE)
-    people = voices(splits["train"], lambda item: item.speaker)
-    skipped = Skipped(most=100)
-    validation, test = strings(splits["validation"], 2), strings(splits["test"])
-    return Experiment(
-        name="speech",
-        model=model(latents, channels, depth),
-        batches=training_stream(people * 8, sample, seed=seed, batch=batch, skipped=skipped),
-        objective=ctc_objective(),
-        optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        validate=lambda m: known(figures_of(judge(m, validation))),
-        best="word_accuracy",
-        test=lambda m: scores(judge(m, test)),
-        ema=0.99,
-        validate_every=max(steps // 4, 1),
-        checkpoint_every=checkpoint_every,
-        skipped=skipped,
-    )
 
+    def of(name: str, source: Sequence[Any], sample: Callable[..., Sample], seconds: float, updates: int, held: Any):
+        schedule = functools.partial(warmup_cosine, steps=updates)
+        skipped = Skipped(most=100)  # a text that was drawn with a high speed may not fit
+        return Experiment(
+            name=name,
+            model=model(seconds, latents, channels, depth, waveform),
+            batches=training_stream(source, sample, seed=seed, batch=batch, skipped=skipped),
+            objective=ctc_objective(),
+            optimizer=muon(schedule(learning_rate), schedule(learning_rate / 2), weight_decay=0.1),
+            steps=updates,
+            batch=batch,
+            seed=seed,
+            validate=lambda m: known_words(figures_of(judge(m, held["validation"]))),
+            best="word_accuracy",
+            test=lambda m: scores(judge(m, held["test"])),
+            controls=lambda m: {"texts_of_others": figures_of(judge(m, dealt(held["test"])))},
+            ema=0.99,
+            validate_every=max(updates // 4, 1),
+            checkpoint_every=checkpoint_every,
+            skipped=skipped,
+        )
 
-def known(figures: Mapping[str, float]) -> dict[str, float]:
-    """With a figure of which more is better."""
-    return {"word_accuracy": 1.0 - figures["wer"], **figures}
+    def digits(name: str, held_out: str | None, updates: int) -> Experiment:
+        held = digit_strings.load(root, held_out)
+        people = digit_strings.voices(fsdd.load(root, RATE, held_out)["train"], lambda item: item.speaker)
+        made = synthetic_digits.load(voices, seed, RATE)["train"] if voices and held_out else []
+        source = [*people * VOICES, *digit_strings.voices(made, lambda item: item.voice)]
+        return of(name, source, string, STRING, updates, held)
+
+    whole = digits("speech", None, steps)
+    companions = {}
+    if unseen:
+        companions[f"without {unseen}"] = digits(f"without {unseen}", unseen, max(4 * steps // 5, 1))
+    if prompted:
+        held = prompts(root)
+        short = [item for item in held["train"] if len(item.wave) < PROMPT * RATE and len(item.text) <= LETTERS]
+        companions["prompts"] = of("prompts", short, prompt, PROMPT, steps, held)
+    return dataclasses.replace(whole, companions=companions)
