@@ -29,7 +29,8 @@ from perceiver.io import read_audio
 from perceiver.io.files import existing_file, refusing
 
 ORIGIN = "Debian's packages asterisk-core-sounds-en-wav and asterisk-core-sounds-en, unpacked by dpkg -x"
-SOUNDS, TEXTS = "usr/share/asterisk/sounds/en_US_f_Allison", "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+SOUNDS = "usr/share/asterisk/sounds/en_US_f_Allison"
+TEXTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
 NOTES = re.compile(r"\[.*?\]|\(.*?\)|<.*?>")
 """What is said of a sound, not in it."""
 SAID = {"*": " star ", "#": " pound ", "&": " and "} | {str(digit): f" {word} " for digit, word in enumerate(WORDS)}

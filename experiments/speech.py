@@ -35,7 +35,7 @@ from perceiver.training.evaluation import Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import muon, warmup_cosine
 from perceiver.training.transcribing import ctc_objective, target_of, text_judge
-from perceiver.transcription import steps_of
+from perceiver.transcription import Steps, steps_of
 
 STRING, PROMPT = 3.0, 4.0
 """Seconds that a model of digits hears at once, and one of prompts; what is longer is heard in windows."""
@@ -46,6 +46,7 @@ VOICES = 8
 """How often a speaker is drawn for each time that a synthetic voice is."""
 
 
+@functools.cache
 def log_mel(seconds: float) -> LogMel:
     """Strips of 40 ms of a log-mel spectrogram."""
     spectrogram = Spectrogram(
@@ -95,6 +96,12 @@ def model(seconds: float, latents: int, channels: int, depth: int, waveform: boo
     )
 
 
+@functools.cache
+def steps_in(seconds: float) -> Steps:
+    """How the letters lie in time, whatever the sizes of the model."""
+    return steps_of(model(seconds, latents=1, channels=4, depth=1))
+
+
 def learned(wave: np.ndarray, text: str, seconds: float) -> Sample:
     """A sound and its text to a sample of the model that hears so many seconds.
 
@@ -102,8 +109,7 @@ def learned(wave: np.ndarray, text: str, seconds: float) -> Sample:
         InputError: the text does not fit into the sound.
     """
     raw, mask = log_mel(seconds).load(wave)  # as the raw waveform's
-    steps = steps_of(model(seconds, 1, 4, 1)).real(mask[None])
-    target = target_of(HEAD.encode(text), int(steps.sum()), LETTERS)
+    target = target_of(HEAD.encode(text), int(steps_in(seconds).real(mask[None]).sum()), LETTERS)
     return {"inputs": {"audio": raw}, "masks": {"audio": mask}, "targets": {"text": target}}
 
 

@@ -12,7 +12,7 @@ from perceiver.ctc import BLANK, Beam, align, beam_search, greedy
 from perceiver.decoders.decoder import Output
 from perceiver.decoders.queries import FromTokens, Grid
 from perceiver.decoders.transcripts import CTC
-from perceiver.errors import ConfigError, InputError
+from perceiver.errors import ConfigError
 from perceiver.inference import ask
 from perceiver.model import Perceiver, PerceiverConfig
 from perceiver.typing import Bool, Float, Int

@@ -1,10 +1,14 @@
 import dataclasses
+import functools
+import itertools
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import perceiver as p
-from perceiver.ctc import Beam
+from perceiver.ctc import Beam, align, greedy
 from perceiver.errors import ConfigError, InputError
 from perceiver.io import write_wav
 from perceiver.pipeline import training_stream
@@ -13,12 +17,12 @@ from perceiver.training.evaluation import figures_of
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import adamw, warmup_cosine
 from perceiver.training.trainer import Trainer
-from perceiver.training.transcribing import ctc_objective, target_of, text_judge
-from perceiver.transcription import joined, steps_of, transcribe, transcribe_all
+from perceiver.training.transcribing import ctc_objective, target_of, text_judge, written
+from perceiver.transcription import joined, steps_of, transcribe, transcribe_all, words_of
 
 RATE, SAMPLES = 2000, 2000
 TONES = {"a": 250.0, "b": 450.0, "c": 800.0}
-HEAD = p.CTC(" abc")
+HEAD = p.CTC("abc")
 
 
 def config(query=None, **outputs):
@@ -38,9 +42,9 @@ def config(query=None, **outputs):
 
 
 def beeps(text, rng):
-    """A tone for each letter, the times at which they sound, and silence between them; one letter is a word."""
+    """A tone for each letter, with silence between them, and the times at which they sound."""
     parts, times, now = [], [], 0
-    for letter in text.replace(" ", ""):
+    for letter in text:
         gap, count = int(rng.integers(120, 300)), int(rng.integers(200, 320))
         tone = np.sin(2 * np.pi * TONES[letter] / RATE * np.arange(count)).astype(np.float32)
         parts += [np.zeros(gap, np.float32), tone * rng.uniform(0.2, 0.5)]
@@ -50,7 +54,7 @@ def beeps(text, rng):
 
 
 def said(rng, count):
-    return " ".join(rng.choice(list(TONES), count))
+    return "".join(rng.choice(list(TONES), count))
 
 
 def sample(_, rng):
@@ -67,15 +71,15 @@ MODEL = config()
 @pytest.fixture(scope="module")
 def heard():
     """A model that has learned to name tones."""
-    steps = 250
+    steps = 120
     experiment = Experiment(
         name="tones",
         model=MODEL,
-        batches=training_stream(range(64), sample, seed=0, batch=16),
+        batches=training_stream(range(64), sample, seed=0, batch=8),
         objective=ctc_objective(),
         optimizer=adamw(warmup_cosine(1e-2, steps)),
         steps=steps,
-        batch=16,
+        batch=8,
         validate=dict,
         best="wer",
         test=dict,
@@ -90,13 +94,14 @@ def heard():
 
 def test_a_trained_model_names_what_it_hears_and_says_when(heard):
     rng = np.random.default_rng(5)
-    for text in ("a", "b c", "c c a"):
+    for text in ("a", "bc", "cca"):
         wave, times = beeps(text, rng)
         found = transcribe(heard, wave)
         assert found.text == text
         assert found.seconds == pytest.approx(len(wave) / RATE)
-        for word, (start, end) in zip(found.words, times, strict=True):
-            assert start - 0.1 < word.start < word.end < end + 0.1
+        (word,) = found.words
+        assert abs(word.start - times[0][0]) < 0.15
+        assert abs(word.end - times[-1][1]) < 0.15
 
 
 def test_long_sounds_are_heard_in_windows_without_lost_or_doubled_words(heard):
@@ -106,26 +111,25 @@ def test_long_sounds_are_heard_in_windows_without_lost_or_doubled_words(heard):
     assert len(wave) > 4 * SAMPLES
     found = transcribe(heard, wave, overlap=0.4)
     assert found.text == text
-    middles = [(word.start + word.end) / 2 for word in found.words]
-    assert all(start - 0.1 < middle < end + 0.1 for middle, (start, end) in zip(middles, times, strict=True))
-    alone = np.concatenate([np.zeros(0, np.float32), wave[: 3 * SAMPLES]])
-    assert transcribe_all(heard, [alone, wave], overlap=0.4)[1] == found
+    assert abs(found.words[0].start - times[0][0]) < 0.15
+    assert abs(found.words[-1].end - times[-1][1]) < 0.15
+    assert transcribe_all(heard, [wave[: 3 * SAMPLES], wave], overlap=0.4)[1] == found
 
 
 def test_a_file_at_another_rate_says_the_same(heard, tmp_path):
     import soxr
 
-    wave, _ = beeps("b a c", np.random.default_rng(7))
+    wave, _ = beeps("bac", np.random.default_rng(7))
     write_wav(tmp_path / "said.wav", soxr.resample(wave, RATE, 11025), 11025)
     found = transcribe(heard, tmp_path / "said.wav")
-    assert found.text == "b a c"
+    assert found.text == "bac"
     assert found.seconds == pytest.approx(len(wave) / RATE, abs=0.01)
 
 
 def test_a_beam_with_a_language_model_can_overrule_the_sound(heard):
-    wave, _ = beeps("a b", np.random.default_rng(8))
-    assert transcribe(heard, wave, Beam()).text == "a b"
-    never_b = np.where(np.arange(5) == 3, -1e3, -1.0)
+    wave, _ = beeps("ab", np.random.default_rng(8))
+    assert transcribe(heard, wave, Beam()).text == "ab"
+    never_b = np.where(np.arange(4) == 2, -1e3, -1.0)
     found = transcribe(heard, wave, Beam(scorer=lambda texts: np.tile(never_b, (len(texts), 1)), weight=1.0))
     assert "b" not in found.text
 
@@ -133,8 +137,8 @@ def test_a_beam_with_a_language_model_can_overrule_the_sound(heard):
 def test_silence_says_nothing_and_clipping_little(heard):
     for wave in (np.zeros(3000, np.float32), np.zeros(1, np.float32)):
         assert transcribe(heard, wave).text == ""
-    wave, _ = beeps("a c b", np.random.default_rng(9))
-    assert transcribe(heard, np.clip(20 * wave, -1, 1)).text == "a c b"
+    wave, _ = beeps("acb", np.random.default_rng(9))
+    assert transcribe(heard, np.clip(20 * wave, -1, 1)).text == "acb"
     found = transcribe(heard, np.ones(1, np.float32))
     assert len(found.words) <= 1
     assert found.seconds == 1 / RATE
@@ -162,7 +166,7 @@ def test_files_without_sound_are_refused(tmp_path):
 
 def test_quiet_ends_that_are_cut_off_do_not_move_the_words(heard):
     trimming = dataclasses.replace(MODEL.inputs["audio"], trim=40.0)
-    wave, _ = beeps("b a", np.random.default_rng(3))
+    wave, _ = beeps("ba", np.random.default_rng(3))
     later = np.concatenate([np.zeros(2000, np.float32), wave])
     first, second = (clip.start for clip in (trimming.windows(wave)[0], trimming.windows(later)[0]))
     assert second - first == 2000
@@ -176,7 +180,7 @@ def test_windows_cover_a_sound_and_overlap_by_whole_steps():
         clips = dataclasses.replace(sound, loudness=None).windows(wave, overlap=512, every=64)
         starts = [clip.start for clip in clips]
         assert all(start % 64 == 0 for start in starts)
-        assert all(b - a <= SAMPLES - 512 + 64 for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a <= SAMPLES - 512 + 64 for a, b in itertools.pairwise(starts))
         told = np.zeros(count, bool)
         for clip in clips:
             real = clip.raw[clip.mask]
@@ -203,9 +207,11 @@ def frames(text, alphabet=" abc", sure=0.97):
 def test_windows_are_joined_in_a_pause(before, behind, start):
     whole = joined([frames(before), frames(behind)], [0, start], [0, 1])
     assert len(whole) == start + len(behind)
-    from perceiver.ctc import greedy
-
-    assert " ".join(HEAD.decode(greedy(whole)).split()) == "ab cab abc"
+    spaced = p.CTC(" abc")
+    ids = greedy(whole)
+    found = words_of(spaced, ids, align(whole, ids))
+    assert [word for word, _, _ in found] == ["ab", "cab", "abc"]
+    assert [(first, last) for _, first, last in found][:2] == [(0, 3), (7, 9)]
 
 
 @pytest.mark.parametrize(
@@ -237,8 +243,13 @@ def test_a_text_that_is_longer_than_its_sound_is_named():
         target_of(HEAD.encode("aaa"), 4, 8)
     with pytest.raises(InputError, match="expected a text of at most 2 letters, got 3"):
         target_of(HEAD.encode("abc"), 9, 2)
-    with pytest.raises(InputError, match=r"expected letters of ' abc', got 'xy'"):
+    with pytest.raises(InputError, match=r"expected letters of 'abc', got 'xy'"):
         HEAD.encode("axby")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _objective(graph, state, batch):
+    return ctc_objective()(nnx.merge(graph, state), batch, None)
 
 
 def test_a_text_that_does_not_fit_has_no_loss_and_is_counted():
@@ -248,25 +259,18 @@ def test_a_text_that_does_not_fit_has_no_loss_and_is_counted():
     one = {**one, "targets": {"text": np.array([2, 3, 0, 0], np.int32)}}
 
     def loss(*samples):
-        batch = {
-            group: {name: np.stack([s[group][name] for s in samples]) for name in one[group]} for group in one
-        }
-        return ctc_objective()(model, batch, None)
+        batch = {group: {name: np.stack([s[group][name] for s in samples]) for name in one[group]} for group in one}
+        return _objective(*nnx.split(model), batch)
 
-    alone, metrics = loss(one)
+    alone, metrics = loss(one, one)
     assert float(metrics["unalignable"]) == 0.0
     both, metrics = loss(one, other)
     assert float(metrics["unalignable"]) == 0.5
     assert float(both) == pytest.approx(float(alone), rel=1e-4)
-    assert float(loss(other)[0]) == 0.0
+    assert float(loss(other, other)[0]) == 0.0
 
 
 def test_transcripts_are_judged_by_the_words_and_letters_they_miss():
-    class Said:
-        """Answers without a model."""
-
-    from perceiver.training.transcribing import written
-
     judged = written(["x", "y", "z"], ["one two three", "four", ""], ["one too three", "four", "five"])
     figures = figures_of(judged)
     assert figures["wer"] == pytest.approx(2 / 4)
@@ -277,7 +281,7 @@ def test_transcripts_are_judged_by_the_words_and_letters_they_miss():
 
 def test_a_judge_hears_every_item(heard):
     rng = np.random.default_rng(11)
-    items = [(f"{n}", text, beeps(text, rng)[0]) for n, text in enumerate(["a b", "c", "b b a"])]
+    items = [(f"{n}", text, beeps(text, rng)[0]) for n, text in enumerate(["ab", "c", "bba"])]
     judge = text_judge(lambda item: item[0], lambda item: item[2], lambda item: item[1])
     figures = figures_of(judge(heard, items))
     assert figures["wer"] == 0.0

@@ -91,8 +91,11 @@ def written(items: Sequence[str], texts: Sequence[str], said: Sequence[str]) -> 
     """Texts beside what was said to be them: wer and cer, edits over the words and letters of the texts, by jiwer; and
     the share of texts without any edit. Where a text is empty, each word that is said is an edit.
     """
-    words = np.array([_edits("process_words", *pair) for pair in zip(texts, said, strict=True)], float)
-    letters = np.array([_edits("process_characters", *pair) for pair in zip(texts, said, strict=True)], float)
+    jiwer = require("jiwer", "speech")
+    words, letters = (
+        np.array([_edits(compare(*pair)) for pair in zip(texts, said, strict=True)], float).reshape(-1, 2)
+        for compare in (jiwer.process_words, jiwer.process_characters)
+    )
     lines = [
         {"item": item, "text": text, "transcript": guess, "word_edits": int(edits)}
         for item, text, guess, edits in zip(items, texts, said, words[:, 0], strict=True)
@@ -114,8 +117,7 @@ def written(items: Sequence[str], texts: Sequence[str], said: Sequence[str]) -> 
     return Judged(lines, counts, figures)
 
 
-def _edits(process: str, text: str, said: str) -> tuple[int, int]:
-    """Edits from a text to what was said, and how much there is of the text; words or letters."""
-    found = getattr(require("jiwer", "speech"), process)(text, said)
-    edits = found.substitutions + found.deletions + found.insertions
-    return edits, found.hits + found.substitutions + found.deletions
+def _edits(compared: Any) -> tuple[int, int]:
+    """Edits between a text and what was said, and how much there is of the text."""
+    kept = compared.hits + compared.substitutions + compared.deletions
+    return compared.substitutions + compared.deletions + compared.insertions, kept
