@@ -21,6 +21,7 @@ from perceiver.cli_generate import generate_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
 from perceiver.cli_provenance import sign_words, verify_words
 from perceiver.cli_search import embed_words, search_words
+from perceiver.cli_transcribe import transcribe_words
 from perceiver.console import described, fail, parse
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 from perceiver.training.load import load_experiment
@@ -35,6 +36,7 @@ perceiver: one JAX model for any sensor.
   perceiver evaluate RUN            figures of a trained model on its test split, or on other data
   perceiver predict MODEL --…       answers about your own files
   perceiver generate MODEL --…      text that goes on from your prompt
+  perceiver transcribe FILE         what is said in a sound, and when
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
   perceiver export MODEL            programs that run without this package: jax.export, ONNX
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate_words,
         "predict": predict_words,
         "generate": generate_words,
+        "transcribe": transcribe_words,
         "convert": convert_words,
         "inspect": inspect_words,
         "export": export_words,

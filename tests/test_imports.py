@@ -49,7 +49,7 @@ LAYERS = [
     {"zoo"},
     {"pretrained"},
     {"inference", "diagnostics"},
-    {"embedding", "transcription"},
+    {"embedding", "fusion", "transcription"},
     {"zeroshot"},
     {"answers", "inspecting", "training", "viz", "retrieval", "provenance"},
     {"control"},

@@ -1,0 +1,99 @@
+"""The command `perceiver transcribe`: what is said in a sound."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from perceiver.console import parse
+from perceiver.errors import InputError
+
+if TYPE_CHECKING:
+    from perceiver.ctc import Beam
+
+
+def transcribe_words(words: list[str]) -> None:
+    """Run the command line `perceiver transcribe …`."""
+    parse(transcribe, words, "transcribe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """How the text is searched.
+
+    Attributes:
+        beam: Texts that are kept at each step; 0 takes the likeliest letter of each step.
+        language: Language model of bytes that helps to choose, such as runs/language_model; needs a beam.
+        weight: Of the language model's log-probabilities.
+        bonus: Added for each letter where a language model helps.
+    """
+
+    beam: int = 0
+    language: str | None = None
+    weight: float = 0.5
+    bonus: float = 0.5
+
+
+LIKELIEST = Search()
+
+
+def transcribe(
+    file: Positional[Path],
+    model: str,
+    search: Annotated[Search, tyro.conf.arg(name="")] = LIKELIEST,
+    overlap: float = 1.0,
+    words: bool = False,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Write down what is said in a sound of any length and rate.
+
+    Examples:
+        perceiver transcribe call.wav --model runs/speech
+        perceiver transcribe call.wav --model runs/speech --words         and when, in seconds
+        perceiver transcribe call.wav --model runs/speech --json
+        perceiver transcribe call.wav --model runs/speech --beam 16 --language runs/language_model
+
+    Args:
+        file: Sound file, or a film with sound.
+        model: Model folder, or folder of a run, of a model that has an output CTC.
+        search: How the text is searched.
+        overlap: Seconds that the windows of a long sound share.
+        words: Print a line for each word, with its start and end in seconds.
+        as_json: Print {"text": …, "seconds": …, "words": …} and nothing else on standard output.
+    """
+    from perceiver.model import Perceiver
+    from perceiver.pretrained import from_pretrained
+    from perceiver.transcription import transcribe as write_down
+
+    loaded = from_pretrained(model)
+    if not isinstance(loaded, Perceiver):
+        raise InputError(f"{model}: expected a model that hears, got a {type(loaded).__name__}")
+    found = write_down(loaded, file, _beam(loaded, search), overlap)
+    if as_json:
+        rows = [word._asdict() for word in found.words]
+        print(json.dumps({"text": found.text, "seconds": found.seconds, "words": rows}, ensure_ascii=False))
+    elif words:
+        for word in found.words:
+            print(f"{word.start:9.2f} {word.end:9.2f}  {word.text}")
+    else:
+        print(found.text)
+
+
+def _beam(loaded: Any, search: Search) -> "Beam | None":
+    """How widely is searched, and by whose advice."""
+    from perceiver.ctc import Beam
+    from perceiver.fusion import letter_scorer
+    from perceiver.pretrained import from_pretrained
+    from perceiver.transcription import steps_of
+
+    if search.beam == 0:
+        if search.language is not None:
+            raise InputError("--language: expected a --beam to search with, such as --beam 16")
+        return None
+    if search.language is None:
+        return Beam(search.beam)
+    head = loaded.config.outputs[steps_of(loaded.config).output].head
+    return Beam(search.beam, letter_scorer(from_pretrained(search.language), head), search.weight, search.bonus)
