@@ -6,7 +6,7 @@ perceiver train experiments/speech.py --root FOLDER
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,24 @@ from perceiver import (
     Waveform,
 )
 from perceiver.augment import add_noise, band_stop, equaliser, filtered
+from perceiver.causal import CausalText
+from perceiver.dictation import dictate_all
 from perceiver.io import trim_silence
 from perceiver.pipeline import Sample, Skipped, training_stream
 from perceiver.spectrogram import Log
-from perceiver.training.evaluation import Task, figures_of, scores
+from perceiver.speller import Speller, SpellerConfig
+from perceiver.training.evaluation import Judged, Task, figures_of, scores
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import muon, warmup_cosine
-from perceiver.training.transcribing import ctc_objective, target_of, text_judge
-from perceiver.transcription import Steps, steps_of
+from perceiver.training.transcribing import ctc_objective, spelling_objective, target_of, text_judge
+from perceiver.transcription import Steps, Transcript, steps_of, transcribe_all
 
 STRING, PROMPT = 3.0, 4.0
 """Seconds that a model of digits hears at once, and one of prompts; what is longer is heard in windows."""
 LETTERS = 80
 """Of a text at most that is learned from."""
+LONGEST = 48
+"""Letters that a decoder spells at most, the start included; five digits are 29 at most."""
 HEAD = CTC()
 VOICES = 8
 """How often a speaker is drawn for each time that a synthetic voice is."""
@@ -144,7 +149,8 @@ def prompts(root: Path | None) -> dict[str, list[Said]]:
     }
 
 
-judge = text_judge(name=lambda item: item.name, sound=lambda item: item.wave, text=lambda item: item.text)
+judged_by = functools.partial(text_judge, lambda item: item.name, lambda item: item.wave, lambda item: item.text)
+judge = judged_by()
 TASKS = {
     "digit_strings": Task(digit_strings.load, judge),
     "asterisk": Task(prompts, judge),
@@ -162,33 +168,57 @@ def known_words(figures: Mapping[str, float]) -> dict[str, float]:
     return {"word_accuracy": 1.0 - figures["wer"], **figures}
 
 
+def speller(hearing: PerceiverConfig, depth: int = 2) -> SpellerConfig:
+    """The same model, with a decoder that spells what its latents heard."""
+    width = hearing.encoder.channels
+    text = CausalText(len(HEAD.alphabet) + 2, LONGEST, width, depth, Block(heads=4, widening=2, dropout=0.1))
+    return SpellerConfig(hearing, text, Block(heads=4, qk_channels=width, v_channels=width, widening=2))
+
+
+def spelled(model: Speller, items: Sequence[Said]) -> dict[str, Judged]:
+    """What a Speller makes of sounds: by its CTC output, letter by letter, and by a search."""
+    ways = {"ctc": heard_by, "letters": dictate_all, "letters_beam": functools.partial(dictate_all, width=4)}
+    return {name: judged_by(way)(model, items) for name, way in ways.items()}
+
+
+def heard_by(model: Speller, sounds: Sequence[np.ndarray]) -> Sequence[Transcript]:
+    """Transcripts by the CTC output of a Speller."""
+    return transcribe_all(model.hearing, sounds)
+
+
 def speech(
     *,
     root: Path | None = None,
-    steps: int = 1000,
+    steps: int = 900,
+    prompt_steps: int = 500,
     batch: int = 16,
     seed: int = 0,
     learning_rate: float = 4e-3,
-    unseen: str | None = "george",
+    speaker: str = "george",
+    unseen: bool = True,
     voices: int = 1000,
     prompted: bool = True,
+    letters: bool = True,
     waveform: bool = False,
     latents: int = 32,
     channels: int = 96,
     depth: int = 1,
-    checkpoint_every: int = 500,
+    checkpoint_every: int = 300,
 ) -> Experiment:
-    """Speech to letters by CTC: digit strings of known speakers, and beside them an unseen speaker and prompts.
+    """Speech to letters by CTC: digit strings of known speakers; beside them an unseen speaker, prompts, and a speller.
 
     Args:
         root: Folder that holds fsdd/ and asterisk/; the variable PERCEIVER_DATA unless given.
-        steps: Updates on known speakers, and on prompts; without a speaker four fifths of it.
+        steps: Updates of each model of digits.
+        prompt_steps: Updates on prompts.
         batch: Sounds per update.
         seed: Of the parameters, the order of the data, the augmentation and the synthetic voices.
         learning_rate: Muon's peak, after a warm-up of a tenth of the steps; what is no linear map learns at half of it.
-        unseen: The speaker who is heard in a test of their own, by a model that never heard them; none leaves it out.
-        voices: Words of a synthesiser (extra speech) that this model learns beside; 0 leaves it out.
+        speaker: Who is unseen.
+        unseen: Also train without this speaker, and test on them.
+        voices: Words of a synthesiser (extra speech) that this model learns beside those of people; 0 leaves it out.
         prompted: Also train on prompts, and test on others of the same voice.
+        letters: Also train a decoder that spells digits of known speakers letter by letter.
         waveform: Hear the raw waveform through learned filters, not a log-mel spectrogram.
         latents: Vectors in the bottleneck.
         channels: Their width.
@@ -196,41 +226,54 @@ def speech(
         checkpoint_every: Updates between checkpoints.
     """
 
-    def of(name: str, source: Sequence[Any], sample: Callable[..., Sample], seconds: float, updates: int, held: Any):
+    def of(name: str, source: Any, sample: Any, seconds: float, updates: int, held: Any, **other: Any) -> Experiment:
         schedule = functools.partial(warmup_cosine, steps=updates)
+        given: dict[str, Any] = {
+            "model": model(seconds, latents, channels, depth, waveform),
+            "objective": ctc_objective(),
+            "validate": lambda m: known_words(figures_of(judge(m, held["validation"]))),
+            "test": lambda m: scores(judge(m, held["test"])),
+            "controls": lambda m: {"texts_of_others": figures_of(judge(m, dealt(held["test"])))},
+        }
         skipped = Skipped(most=100)  # a text that was drawn with a high speed may not fit
         return Experiment(
             name=name,
-            model=model(seconds, latents, channels, depth, waveform),
             batches=training_stream(source, sample, seed=seed, batch=batch, skipped=skipped),
-            objective=ctc_objective(),
             optimizer=muon(schedule(learning_rate), schedule(learning_rate / 2), weight_decay=0.1),
             steps=updates,
             batch=batch,
             seed=seed,
-            validate=lambda m: known_words(figures_of(judge(m, held["validation"]))),
             best="word_accuracy",
-            test=lambda m: scores(judge(m, held["test"])),
-            controls=lambda m: {"texts_of_others": figures_of(judge(m, dealt(held["test"])))},
             ema=0.99,
-            validate_every=max(updates // 4, 1),
+            validate_every=max(updates // 3, 1),
             checkpoint_every=checkpoint_every,
             skipped=skipped,
+            diagnosed=0,
+            **given | other,
         )
 
-    def digits(name: str, held_out: str | None, updates: int) -> Experiment:
+    def digits(name: str, held_out: str | None = None, **other: Any) -> Experiment:
         held = digit_strings.load(root, held_out)
         people = digit_strings.voices(fsdd.load(root, RATE, held_out)["train"], lambda item: item.speaker)
         made = synthetic_digits.load(voices, seed, RATE)["train"] if voices and held_out else []
         source = [*people * VOICES, *digit_strings.voices(made, lambda item: item.voice)]
-        return of(name, source, string, STRING, updates, held)
+        return of(name, source, string, STRING, steps, held, **other)
 
-    whole = digits("speech", None, steps)
-    companions = {}
+    whole, companions = digits("speech"), {}
     if unseen:
-        companions[f"without {unseen}"] = digits(f"without {unseen}", unseen, max(4 * steps // 5, 1))
+        companions[f"without {speaker}"] = digits(f"without {speaker}", speaker)
     if prompted:
-        held = prompts(root)
-        short = [item for item in held["train"] if len(item.wave) < PROMPT * RATE and len(item.text) <= LETTERS]
-        companions["prompts"] = of("prompts", short, prompt, PROMPT, steps, held)
+        parts = prompts(root)
+        short = [item for item in parts["train"] if len(item.wave) < PROMPT * RATE and len(item.text) <= LETTERS]
+        companions["prompts"] = of("prompts", short, prompt, PROMPT, prompt_steps, parts)
+    if letters:
+        test = digit_strings.load(root)["test"]
+        companions["letters"] = digits(
+            "letters",
+            model=speller(whole.model),
+            objective=spelling_objective(),
+            validate=lambda m: known_words(figures_of(judged_by(heard_by)(m, digit_strings.load(root)["validation"]))),
+            test=lambda m: scores(spelled(m, test)),
+            controls=lambda m: {},
+        )
     return dataclasses.replace(whole, companions=companions)

@@ -39,6 +39,7 @@ import perceiver.prompts
 import perceiver.resampler
 import perceiver.robot
 import perceiver.spectrogram
+import perceiver.speller
 import perceiver.towers
 from perceiver.config import from_json, merge, network_json, preprocessing_json
 from perceiver.errors import ConfigError, InputError
@@ -93,6 +94,7 @@ def known_types() -> list[type]:
         perceiver.robot.Robot,
         perceiver.robot.Sensor,
         perceiver.spectrogram.Spectrogram,
+        perceiver.speller.SpellerConfig,
         perceiver.towers.EndOfText,
         perceiver.towers.LastPosition,
         perceiver.towers.TextTower,

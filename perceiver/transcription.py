@@ -122,20 +122,47 @@ def transcribe_all(
     output: str | None = None,
 ) -> list[Transcript]:
     """What is said in each of some sounds; see `transcribe`."""
+    ears = listen(model, sources, overlap, output)
+    head, found, place = model.config.outputs[ears.steps.output].head, [], 0
+    for number, windows in enumerate(ears.windows):
+        parts = ears.log_probs[place : place + len(windows)]
+        place += len(windows)
+        whole = joined(parts, ears.starts(number), quiet_ids(head))
+        ids = greedy(whole) if beam is None else beam_search(whole, beam)
+        found.append(ears.told(number, words_of(head, ids, align(whole, ids))))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What a model hears: the windows of each sound, and of all of them, in their order, log-probabilities [t, v]."""
+
+    steps: Steps
+    windows: Sequence[Sequence[Clip]]
+    log_probs: Sequence[Float[np.ndarray, "t v"]]
+
+    def starts(self, number: int) -> list[int]:
+        """The step at which each window of a sound begins; the first is 0."""
+        clips = self.windows[number]
+        return [(clip.start - clips[0].start) // self.steps.samples for clip in clips]
+
+    def told(self, number: int, words: Sequence[tuple[str, int, int]]) -> Transcript:
+        """Words of a sound, with their first and last step, as its transcript."""
+        clips, step = self.windows[number], self.steps.seconds
+        offset = clips[0].start / self.steps.rate
+        end = (clips[-1].start + int(clips[-1].mask.sum())) / self.steps.rate
+        timed = [Word(text, offset + first * step, min(offset + (last + 1) * step, end)) for text, first, last in words]
+        return Transcript(" ".join(word.text for word in timed), tuple(timed), end)
+
+
+def listen(model: Perceiver, sources: Sequence[Any], overlap: float = OVERLAP, output: str | None = None) -> Heard:
+    """Put a model's windows over sounds, as many as they need; arguments and errors as for `transcribe`."""
     steps = steps_of(model.config, output)
     adapter = model.config.inputs[steps.modality]
-    head = model.config.outputs[steps.output].head
+    assert isinstance(adapter, Sound)  # steps_of saw to it
     share = min(round(overlap * steps.rate), adapter.samples // 3) // steps.samples * steps.samples
     windows = [adapter.windows(source, overlap=share, every=steps.samples) for source in sources]
-    heard = _heard(model, steps, [clip for clips in windows for clip in clips])
-    found, place = [], 0
-    for clips in windows:
-        parts = heard[place : place + len(clips)]
-        place += len(clips)
-        first = clips[0].start
-        whole = joined(parts, [round((clip.start - first) / steps.samples) for clip in clips], quiet_ids(head))
-        found.append(_told(head, whole, steps, first, clips, beam))
-    return found
+    return Heard(steps, windows, _heard(model, steps, [clip for clips in windows for clip in clips]))
 
 
 def quiet_ids(head: CTC) -> list[int]:
@@ -172,7 +199,7 @@ def joined(
         if shared <= 0:
             whole = np.concatenate([whole, part])
             continue
-        cut, pause = _seam(whole[start:], part[:shared], quiet)
+        cut, pause = seam(whole[start:], part[:shared], quiet)
         middle = part[:shared].copy()
         middle[:cut] = whole[start : start + cut]
         if len(quiet) > 1:  # a space that only one of them puts into the pause is kept
@@ -184,7 +211,7 @@ def joined(
     return whole
 
 
-def _seam(
+def seam(
     before: Float[np.ndarray, "t v"], behind: Float[np.ndarray, "t v"], quiet: Sequence[int]
 ) -> tuple[int, tuple[int, int]]:
     """Where one window gives way to the next, and from where to where both are quiet around it."""
@@ -199,27 +226,6 @@ def _seam(
     edges = np.flatnonzero(np.diff(np.concatenate([[0], calm.astype(int), [0]]))).reshape(-1, 2)
     first, last = edges[(edges[:, 1] - edges[:, 0]).argmax()]
     return int(first + last) // 2, (int(first), int(last))
-
-
-def _told(
-    head: CTC,
-    log_probs: Float[np.ndarray, "t v"],
-    steps: Steps,
-    first: int,
-    clips: Sequence[Clip],
-    beam: Beam | None,
-) -> Transcript:
-    """The text of a whole sound, and its words in time."""
-    ids = greedy(log_probs) if beam is None else beam_search(log_probs, beam)
-    spans = align(log_probs, ids)
-    last = clips[-1].start + int(clips[-1].mask.sum())
-    end = last / steps.rate
-    offset = first / steps.rate
-    words = tuple(
-        Word(text, offset + start * steps.seconds, min(offset + (stop + 1) * steps.seconds, end))
-        for text, start, stop in words_of(head, ids, spans)
-    )
-    return Transcript(" ".join(word.text for word in words), words, end)
 
 
 def words_of(head: CTC, ids: Sequence[int], spans: Int[np.ndarray, "n 2"]) -> list[tuple[str, int, int]]:

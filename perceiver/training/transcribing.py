@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from perceiver.ctc import BLANK, Beam, steps_needed
+from perceiver.attention import split_key
+from perceiver.ctc import BLANK, steps_needed
 from perceiver.errors import InputError, require
 from perceiver.model import Perceiver
+from perceiver.objectives import mean
 from perceiver.pipeline import Batch
+from perceiver.speller import Speller, shifted, told
 from perceiver.training.evaluation import Judged, Sums
 from perceiver.training.experiment import Objective
-from perceiver.transcription import steps_of, transcribe_all
-from perceiver.typing import Array, Int
+from perceiver.transcription import Steps, Transcript, steps_of, transcribe_all
+from perceiver.typing import Array, Float, Int
 
 
 def ctc_objective(output: str = "text") -> Objective:
@@ -29,17 +32,44 @@ def ctc_objective(output: str = "text") -> Objective:
     def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[Array, dict[str, Array]]:
         steps = steps_of(model.config, output)
         logits = model(batch["inputs"], batch.get("masks"), [output], key=key)[output]
-        sound = batch["inputs"][steps.modality]
-        mask = jnp.asarray(batch.get("masks", {}).get(steps.modality, np.ones(sound.shape, bool)))
-        real = steps.real(mask)[:, : logits.shape[1]]
-        labels = jnp.asarray(batch["targets"][output])
-        fits = fewest_steps(labels) <= real.sum(axis=1)
-        losses = optax.ctc_loss(logits, ~real, labels, labels == BLANK, blank_id=BLANK)
-        letters = jnp.where(fits, (labels != BLANK).sum(axis=1), 0)
-        loss = jnp.where(fits, losses, 0.0).sum() / jnp.maximum(letters.sum(), 1)
-        return loss, {"unalignable": 1.0 - fits.mean()}
+        return _aligned(logits, steps, batch)
 
     return objective
+
+
+def spelling_objective(weight: float = 0.5) -> Objective:
+    """CTC loss and the cross-entropy of each letter behind those before it, both in nats a letter, of a Speller.
+
+    weight: of the CTC loss; the rest is the other's (hybrid CTC/attention, arXiv 1609.06773). Targets as for
+    `ctc_objective`; metrics besides: both losses.
+    """
+
+    def objective(model: Speller, batch: Batch, key: jax.Array | None) -> tuple[Array, dict[str, Array]]:
+        config, keys = model.config, split_key(key, 3)
+        steps = steps_of(config.hearing, config.output)
+        latents = model.hearing.encode(batch["inputs"], batch.get("masks"), key=keys[0])
+        logits = model.hearing.decode(latents, [config.output], key=keys[1])[config.output]
+        aligned, metrics = _aligned(logits, steps, batch)
+        labels = jnp.asarray(batch["targets"][config.output])[:, : config.text.max_length]
+        following = model.read(latents, shifted(labels, config.start), key=keys[2])
+        spelled = mean(optax.softmax_cross_entropy_with_integer_labels(following, labels), told(labels))
+        loss = weight * aligned + (1.0 - weight) * spelled
+        return loss, metrics | {"ctc": aligned, "spelling": spelled}
+
+    return objective
+
+
+def _aligned(logits: Float[Array, "b t v"], steps: Steps, batch: Batch) -> tuple[Array, dict[str, Array]]:
+    """See `ctc_objective`."""
+    sound = batch["inputs"][steps.modality]
+    mask = jnp.asarray(batch.get("masks", {}).get(steps.modality, np.ones(sound.shape, bool)))
+    real = steps.real(mask)[:, : logits.shape[1]]
+    labels = jnp.asarray(batch["targets"][steps.output])
+    fits = fewest_steps(labels) <= real.sum(axis=1)
+    losses = optax.ctc_loss(logits, ~real, labels, labels == BLANK, blank_id=BLANK)
+    letters = jnp.where(fits, (labels != BLANK).sum(axis=1), 0)
+    loss = jnp.where(fits, losses, 0.0).sum() / jnp.maximum(letters.sum(), 1)
+    return loss, {"unalignable": 1.0 - fits.mean()}
 
 
 def fewest_steps(labels: Int[Array, "b n"]) -> Int[Array, "b"]:
@@ -70,18 +100,16 @@ def text_judge(
     name: Callable[[Any], str],
     sound: Callable[[Any], Any],
     text: Callable[[Any], str],
-    beam: Beam | None = None,
-    output: str = "text",
-) -> Callable[[Perceiver, Sequence[Any]], Judged]:
+    write: Callable[[Any, Sequence[Any]], Sequence[Transcript]] = transcribe_all,
+) -> Callable[[Any, Sequence[Any]], Judged]:
     """A Task's judge: word and character error rates of the transcripts of whole sounds. Needs the extra `speech`.
 
-    name, sound, text: of an item; the sound as `transcribe` takes it. beam: see `transcribe`.
+    name, sound, text: of an item. write: a model and sounds to transcripts.
     """
 
-    def judge(model: Perceiver, items: Sequence[Any]) -> Judged:
+    def judge(model: Any, items: Sequence[Any]) -> Judged:
         held = list(items)
-        found = transcribe_all(model, [sound(item) for item in held], beam, output=output)
-        said = [transcript.text for transcript in found]
+        said = [transcript.text for transcript in write(model, [sound(item) for item in held])]
         return written([name(item) for item in held], [text(item) for item in held], said)
 
     return judge
