@@ -6,11 +6,11 @@ Seed 0, 63 minutes on one core that other work shared. Recall at 10 among 243 he
 (48.6 to 61.3), texts to pictures 51.9 % (45.3 to 58.0); at 1, 19.3 and 16.9 %. Linear canonical correlation, which also
 learns from the validation split: 54.7 and 55.6 %, at 1 28.0 and 24.7 %. Dealt anew 5.6 %, untrained 3.3 and 4.9 %.
 
-So it is no better than a linear method yet, and worse at the first place. One look with eight latents ended at 49 % after
-2,400 steps. In short trials on the validation split it helped to learn from clip art too, and to search for what is of
-the same kind; few keywords at a time, more dropout and patches of 4 x 4 pixels did not. Whole words beside runs of bytes
-gave as much in 1,200 steps as runs alone in 2,000. A picture's kind, of 95, is what is hard to see: logistic regression
-on gradients and colours finds 42 % of them, a small convolutional network 49 %, while words tell 79 %.
+So it is no better than a linear method yet, and worse at the first place. One look with eight latents ended at 49 %
+after 2,400 steps. In short trials on the validation split it helped to learn from clip art too, and to search for what
+is of the same kind; few keywords at a time, more dropout and patches of 4 x 4 pixels did not. Whole words beside runs
+of bytes gave as much in 1,200 steps as runs alone in 2,000. A picture's kind, of 95, is what is hard to see: logistic
+regression on gradients and colours finds 42 % of them, a small convolutional network 49 %, while words tell 79 %.
 """
 
 import functools
