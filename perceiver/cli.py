@@ -216,7 +216,9 @@ def _without_pictures(text: str) -> str:
 
 
 def shortened(experiment: "Experiment") -> "Experiment":
-    """The same experiment for a few steps."""
+    """The same experiment for a few steps, or its own brief version."""
+    if experiment.brief is not None:
+        experiment = experiment.brief()
     steps = min(SMOKE_STEPS, experiment.steps)
     return dataclasses.replace(
         experiment,

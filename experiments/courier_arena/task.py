@@ -44,10 +44,26 @@ def draw_instruction(layout: Layout, rng: np.random.Generator, held_out: bool) -
     """
     sounding, left = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
     goal = layout.beacon if sounding else int(rng.integers(len(layout.crates)))
-    name = _one(SOUNDING[held_out], rng) if sounding else f"the {layout.crates[goal].colour} crate"
+    return Instruction(_said(None if sounding else layout.crates[goal].colour, left, rng, held_out), goal, left, sounding)
+
+
+def reworded(text: str, rng: np.random.Generator) -> str:
+    """Another of the training's wordings of the same instruction."""
+    colour = next((colour for colour in COLOURS if colour in text), None)
+    return _said(colour, "left" in text, rng, held_out=False)
+
+
+def mirrored(text: str) -> str:
+    """What is said in the arena's mirror image."""
+    return text.replace("left", "\0").replace("right", "left").replace("\0", "right")
+
+
+def _said(colour: str | None, left: bool, rng: np.random.Generator, held_out: bool) -> str:
+    """colour: None for the crate that sounds."""
+    name = _one(SOUNDING[held_out], rng) if colour is None else f"the {colour} crate"
     target = _one(TARGETS[held_out], rng).format(name)
     side = _one(SIDES[held_out], rng).format("left" if left else "right")
-    return Instruction(_one(JOINS[held_out], rng).format(target, side), goal, left, sounding)
+    return _one(JOINS[held_out], rng).format(target, side)
 
 
 def wordings(held_out: bool) -> list[str]:

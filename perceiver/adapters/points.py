@@ -27,6 +27,8 @@ class Points(Adapter):
     features: names of what follows x, y, z, such as "intensity" or "return_number".
     mean, std: statistics of what follows x, y, z; empty for none.
     project: linear projection of [x, y, z in [-1, 1], features] to this width; None keeps them.
+    hidden: width of a GELU layer before the projection, so that a query may look for a middling feature, such as one
+        paint's brightness, and not only for the least and the most of it.
     position: three-dimensional positions. The finest wavelength in metres is 4 * (high - low) / (2 max_resolution).
     neighbours: numbers of nearest points whose shape and heights `load` works out for each point and puts behind its
         features, see `perceiver.surroundings`; raw clouds are then [b, n, 3 + features + 8 * len(neighbours)].
@@ -41,6 +43,7 @@ class Points(Adapter):
     high: tuple[float, float, float]
     features: tuple[str, ...] = ()
     project: int | None = None
+    hidden: int | None = None
     position: Fourier = Fourier(bands=16, max_resolution=(64.0, 64.0, 64.0), concatenate=False)
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
@@ -53,6 +56,8 @@ class Points(Adapter):
         check_extent("Points", self.low, self.high)
         if self.position.max_resolution is None:
             raise ConfigError("Points.position needs a max_resolution: a cloud has no grid to take it from")
+        if self.hidden is not None and (self.hidden < 1 or self.project is None):
+            raise ConfigError(f"Points.hidden: expected a width, and a projection behind it, got {self.hidden}")
         if any(count < 3 for count in self.neighbours):
             raise ConfigError(f"Points.neighbours: expected at least 3 of each point, got {self.neighbours}")
         check_statistics("Points", self.columns - 3, self.mean, self.std)
@@ -140,7 +145,9 @@ class PointTokens(nnx.Module):
 
     def __init__(self, config: Points, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        self.embed = Embed(config.columns, config.project, config.position, (1, 1, 1), dtype=dtype, rngs=rngs)
+        self.embed = Embed(
+            config.columns, config.project, config.position, (1, 1, 1), hidden=config.hidden, dtype=dtype, rngs=rngs
+        )
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, n, columns] -> Tokens [b, n, channels]."""

@@ -28,7 +28,9 @@ class Experiment:
     """A training run, declared.
 
     model, batches, objective, optimizer: what is trained, on which endless stream, for what, how. The functions are
-        given the built model: a Perceiver, or what else the declaration builds.
+        given the built model: a Perceiver, or what else the declaration builds. A function in place of the stream is
+        called when training begins, with the pretraining's best model, or None: where samples take long to make, or
+        that model is to gather them.
     steps: updates. seed: of the parameters and of dropout (the stream carries its own). batch: samples per step.
     validate: figures on a validation split cut from the training data; the best model by `best` (higher is better) is
         the one that is kept. test: figures on the test split, computed once, at the end.
@@ -52,7 +54,7 @@ class Experiment:
 
     name: str
     model: ModelConfig
-    batches: Stream
+    batches: Stream | Callable[[Any], Stream]
     objective: Objective
     optimizer: optax.GradientTransformation
     steps: int
@@ -75,6 +77,7 @@ class Experiment:
     most_nonfinite: int = 10
     spike: float | None = None
     most_rollbacks: int = 3
+    brief: "Callable[[], Experiment] | None" = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validate_every", "checkpoint_every", "most_nonfinite"):
@@ -88,3 +91,18 @@ class Experiment:
             raise ConfigError(f"Experiment.ema must be between 0 and 1, got {self.ema}")
         if self.spike is not None and not self.spike > 0.0:
             raise ConfigError(f"Experiment.spike must be above 0, got {self.spike}")
+
+    @property
+    def stream(self) -> Stream:
+        """The batches.
+
+        Raises:
+            ConfigError: they are still to be made, by `begun`.
+        """
+        if not isinstance(self.batches, Stream):
+            raise ConfigError(f"Experiment.batches of {self.name!r} are still to be made: begun() makes them")
+        return self.batches
+
+    def begun(self, pretrained: Any) -> "Experiment":
+        """The same with its batches made. pretrained: the pretraining's best model; None without one."""
+        return self if isinstance(self.batches, Stream) else dataclasses.replace(self, batches=self.batches(pretrained))

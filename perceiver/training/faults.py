@@ -57,7 +57,7 @@ def describe(trainer: "Trainer", state: "TrainState", ahead: int, workdir: Path)
 
     ahead: by how many batches the data is ahead of the steps.
     """
-    step, stream = int(state.faults.last), trainer.experiment.batches
+    step, stream = int(state.faults.last), trainer.experiment.stream
     number = step - 1 + ahead
     # Nothing has changed since but the number of the step, which the randomness depends on.
     then = dataclasses.replace(state, step=jnp.asarray(step - 1, jnp.int32))

@@ -106,6 +106,7 @@ def _fit(experiment: Experiment, workdir: Path, stop_at: int | None, how: _How, 
             return dataclasses.replace(before, step=0)
         types = types_in(experiment.pretraining.model)
         pretrained = from_pretrained(workdir / "pretraining" / "model", types=types)
+    experiment = experiment.begun(pretrained)
     trainer = Trainer(experiment, pretrained, how.mesh)
     last = experiment.steps if stop_at is None else min(stop_at, experiment.steps)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -153,7 +154,7 @@ class _Session:
         if restored is not None:
             self.state, record, self.done = restored
             self._take(record)
-        mine = self.experiment.batches.shared(jax.process_index(), jax.process_count())
+        mine = self.experiment.stream.shared(jax.process_index(), jax.process_count())
         self.batches = iterate(mine, self.position, processes=how.workers)
 
     def _take(self, record: Mapping[str, Any]) -> None:
@@ -167,7 +168,7 @@ class _Session:
         self.position, self.rollbacks = record["position"], record["rollbacks"]
         if self.experiment.skipped is not None:
             self.experiment.skipped.restore(record.get("skipped", {}))
-        if digest(self.experiment.batches[self.position - 1]) != record["batch"]:
+        if digest(self.experiment.stream[self.position - 1]) != record["batch"]:
             raise InputError(
                 f"{self.workdir}: batch {self.position} of the data is not the one that step {self.done} was trained "
                 "on, so the run cannot go on as if it had not stopped: the dataset, its augmentation or a library "
@@ -281,7 +282,7 @@ class _Session:
 
     def _save(self, batch: Batch) -> None:
         if jax.process_count() > 1:  # whatever their number
-            batch = self.experiment.batches[self.position - 1]
+            batch = self.experiment.stream[self.position - 1]
         record: dict[str, Any] = {
             "best": self.best if math.isfinite(self.best) else None,
             "best_step": self.best_step,
