@@ -22,7 +22,7 @@ from experiments.courier_arena.expert import Expert
 from perceiver.control.rollout import Policy
 from perceiver.errors import InputError
 
-VERSION = 2
+VERSION = 3
 """Raised when the arena or what is kept of it changes, so that older files are made anew."""
 NOISE = (0.0, 0.15, 0.3, 0.5)
 """Deviations of the noise on the wheels' speeds, one of them drawn for each episode."""
@@ -30,7 +30,7 @@ MEMORY = 0.7
 """Share of the noise that lasts from one step to the next."""
 LOUDEST = 32767
 """Of sounds as they are kept, 16 bits as in a WAV file."""
-ARRAYS = ("episode", "state", "points", "left", "right", "task", "actions", "goal")
+ARRAYS = ("episode", "state", "points", "left", "right", "task", "actions", "places")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class Moment:
     """One step of a demonstration.
 
     state: float32 [6]. points: float16 [RAYS, 4]. left, right: int16 [SAMPLES]. text: the instruction.
-    actions: float32 [horizon, 2], what the expert would do from here. goal: float32 [2], where the crate is that is
-    asked for, in metres in the robot's frame.
+    actions: float32 [horizon, 2], what the expert would do from here. places: float32 [5, 2], where the crates are, see
+    `Episode.places_from_robot`.
     """
 
     state: np.ndarray
@@ -48,7 +48,7 @@ class Moment:
     right: np.ndarray
     text: str
     actions: np.ndarray
-    goal: np.ndarray
+    places: np.ndarray
 
 
 class Demonstrations(Sequence[Moment]):
@@ -57,7 +57,9 @@ class Demonstrations(Sequence[Moment]):
     def __init__(self, place: Path):
         about = json.loads((place / "about.json").read_text(encoding="utf-8"))
         self._texts = about["texts"]
-        self._arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+        self._arrays = {  # plain arrays over mapped memory, whose rows are quicker to take out than those of a memmap
+            name: np.asarray(np.load(place / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in ARRAYS
+        }
         counts = {name: len(array) for name, array in self._arrays.items()}
         if set(counts.values()) != {about["moments"]}:
             raise InputError(
@@ -135,12 +137,12 @@ def _episode(environment: Courier, expert: Expert, driver: Policy | None, seed: 
     expert.reset()
     if driver is not None:
         driver.reset()
-    seen, shown, goals, ended = [], [], [], False
+    seen, shown, places, ended = [], [], [], False
     while not ended:
         taught = expert.infer(obs)["actions"]
         seen.append(obs)
         shown.append(taught)
-        goals.append(environment.running.goal_from_robot)
+        places.append(environment.running.places_from_robot)
         done = taught[0] if driver is None else driver.infer(obs)["actions"][0]
         noise = MEMORY * noise + deviation * np.sqrt(1 - MEMORY**2) * rng.normal(size=2)
         obs, _, terminated, truncated, _ = environment.step(np.clip(done + noise, -1.0, 1.0))
@@ -152,7 +154,7 @@ def _episode(environment: Courier, expert: Expert, driver: Policy | None, seed: 
         "left": np.stack([_sound(o["observation.audio.left"]) for o in seen]),
         "right": np.stack([_sound(o["observation.audio.right"]) for o in seen]),
         "actions": np.stack(shown),
-        "goal": np.stack(goals).astype(np.float32),
+        "places": np.stack(places).astype(np.float32),
     }
 
 

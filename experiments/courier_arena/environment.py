@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.courier_arena.sensors import FARTHEST, RANGE_NOISE, RAYS, SAMPLES, Odometry, hear, scan
 from experiments.courier_arena.task import LONGEST, Instruction, draw_instruction
-from experiments.courier_arena.world import FASTEST, WHEEL_RADIUS, Layout, World, draw_layout
+from experiments.courier_arena.world import COLOURS, FASTEST, WHEEL_RADIUS, Layout, World, draw_layout
 from perceiver.errors import require
 
 gymnasium: Any = require("gymnasium", "robotics")
@@ -51,11 +51,16 @@ class Episode:
     bumps: int = 0
 
     @property
-    def goal_from_robot(self) -> np.ndarray:
-        """Where the crate is that is asked for, metres in the robot's frame, float64 [2]."""
-        crate, (x, y, heading) = self.layout.crates[self.instruction.goal], self.world.pose
+    def places_from_robot(self) -> np.ndarray:
+        """Where the crate of each of the COLOURS is, the one that sounds and the one that is asked for; metres in the
+        robot's frame, float64 [5, 2].
+        """
+        crates, (x, y, heading) = self.layout.crates, self.world.pose
+        by_colour = {crate.colour: crate for crate in crates}
+        asked = [by_colour[colour] for colour in COLOURS]
+        asked += [crates[self.layout.beacon], crates[self.instruction.goal]]
         ahead = np.array([math.cos(heading), math.sin(heading)])
-        return np.stack([ahead, [-ahead[1], ahead[0]]]) @ [crate.x - x, crate.y - y]
+        return np.array([[crate.x - x, crate.y - y] for crate in asked]) @ np.stack([ahead, [-ahead[1], ahead[0]]]).T
 
 
 class Courier(gymnasium.Env):

@@ -1,11 +1,8 @@
 """How policies fare in the arena: over the same seeds, beside the expert, by chance, and with sensors that fail."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from experiments.courier_arena.environment import Courier
 from experiments.courier_arena.expert import Expert

@@ -22,6 +22,7 @@ from perceiver import (
     PerceiverConfig,
     Points,
     Regression,
+    Slots,
     Spectrogram,
     State,
 )
@@ -41,15 +42,19 @@ KEYS = {
 """What the environment calls each of the model's inputs."""
 SENSORS: Mapping[str, tuple[str, ...]] = {"lidar": ("lidar",), "sound": ("left", "right"), "odometry": ("state",)}
 """What may fail together: inputs by the name of the sensor."""
+PLACES = (*COLOURS, "beacon", "goal")
+"""See `Episode.places_from_robot`."""
 TELLING = ("left", "right", "beep", "beacon", *COLOURS)
 """What an instruction is understood by; other words come and go."""
 
 
-def model(latents: int, channels: int, depth: int, looks: int) -> PerceiverConfig:
-    """Sensors and words to a chunk of wheel speeds; and, to learn more from each moment, to where the goal is."""
+def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
+    """Sensors and words to a chunk of wheel speeds; and, to learn more from each moment, to where the crates are."""
     ear = LogMel(
         SAMPLES,
-        Spectrogram(400, 200, mels=12, low=400.0, high=2600.0, sample_rate=SAMPLE_RATE, log=Log.NATURAL, mel_floor=1e-4),
+        Spectrogram(
+            400, 200, mels=12, low=400.0, high=2600.0, sample_rate=SAMPLE_RATE, log=Log.NATURAL, mel_floor=1e-4
+        ),
         sample_rate=SAMPLE_RATE,
         project=channels // 2,
         position=Fourier(bands=2),
@@ -59,7 +64,7 @@ def model(latents: int, channels: int, depth: int, looks: int) -> PerceiverConfi
     return PerceiverConfig(
         inputs={
             "lidar": Points(
-                RAYS,
+                RAYS // 2,  # every other one, at random: a crate is seen by three at three metres
                 low=(-FARTHEST, -FARTHEST, 0.0),
                 high=(FARTHEST, FARTHEST, 1.0),
                 features=("intensity",),
@@ -71,9 +76,13 @@ def model(latents: int, channels: int, depth: int, looks: int) -> PerceiverConfi
             ),
             "left": ear,
             "right": ear,
-            "state": State(6, project=channels // 2, mean=(1.5, 0.0, 0.5, 0.0, 4.0, 4.0), std=(1.5, 1.5, 0.5, 0.7, 3.0, 3.0)),
+            "state": State(
+                6, project=channels // 2, mean=(1.5, 0.0, 0.5, 0.0, 4.0, 4.0), std=(1.5, 1.5, 0.5, 0.7, 3.0, 3.0)
+            ),
             # Words that were never heard must say nothing, so their table starts at almost nothing.
-            "text": Bytes(LONGEST, width=channels // 2, truncate=True, ngrams=Ngrams((4,), 4096, scale=1e-3, words=True)),
+            "text": Bytes(
+                LONGEST, width=channels // 2, truncate=True, ngrams=Ngrams((4,), 4096, scale=1e-3, words=True)
+            ),
         },
         encoder=Encoder(
             latents,
@@ -81,18 +90,16 @@ def model(latents: int, channels: int, depth: int, looks: int) -> PerceiverConfi
             depth,
             cross=Block(heads=4, qk_channels=channels // 2, v_channels=channels),
             latent=Block(heads=4, widening=2),
-            cross_attends=tuple(range(looks)),
-            towers=tuple(range(looks)),
         ),
         outputs={
             "action": Output(Chunk(HORIZON, 2, mean=(0.6, 0.6), std=(0.4, 0.4)), cross=Block(heads=4)),
-            "goal": Output(Regression(2, mean=(0.0, 0.0), std=(2.0, 2.0)), cross=Block(heads=4)),
+            "places": Output(Regression(2, mean=(0.0, 0.0), std=(2.0, 2.0)), Slots(len(PLACES)), cross=Block(heads=4)),
         },
         robot=Robot(1.0 / STEP, {name: Sensor(key) for name, key in KEYS.items()}),
     )
 
 
-INPUTS = model(1, 8, 1, 1).inputs
+INPUTS = model(1, 8, 1).inputs
 
 
 def given(moment: Moment, absent: tuple[str, ...] = ()) -> Sample:
@@ -111,7 +118,7 @@ def given(moment: Moment, absent: tuple[str, ...] = ()) -> Sample:
     return {
         "inputs": {name: np.zeros_like(values) if name in absent else values for name, (values, _) in loaded.items()},
         "masks": {name: mask & (name not in absent) for name, (_, mask) in loaded.items()},
-        "targets": {"action": moment.actions, "goal": moment.goal},
+        "targets": {"action": moment.actions, "places": moment.places},
     }
 
 
@@ -140,7 +147,7 @@ def in_the_mirror(moment: Moment) -> Moment:
         right=moment.left,
         text=mirrored(moment.text),
         actions=moment.actions[:, ::-1],
-        goal=moment.goal * np.float32([1, -1]),
+        places=moment.places * np.float32([1, -1]),
     )
 
 

@@ -44,7 +44,9 @@ def draw_instruction(layout: Layout, rng: np.random.Generator, held_out: bool) -
     """
     sounding, left = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
     goal = layout.beacon if sounding else int(rng.integers(len(layout.crates)))
-    return Instruction(_said(None if sounding else layout.crates[goal].colour, left, rng, held_out), goal, left, sounding)
+    return Instruction(
+        _said(None if sounding else layout.crates[goal].colour, left, rng, held_out), goal, left, sounding
+    )
 
 
 def reworded(text: str, rng: np.random.Generator) -> str:
