@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from experiments.courier_arena.demonstrations import Demonstrations, demonstrations
-from experiments.courier_arena.judging import beside, pictures, scored, without_sensors
+from experiments.courier_arena.environment import MOST_STEPS
+from experiments.courier_arena.judging import Judge
 from experiments.courier_arena.samples import HORIZON, PLACES, given, model, sample
 from perceiver import Perceiver
 from perceiver.adapters.base import standardise
@@ -71,16 +72,17 @@ def courier(
     *,
     recordings: Path = Path("runs/demonstrations"),
     episodes: int = 1600,
-    steps: int = 5000,
-    batch: int = 64,
+    steps: int = 3400,
+    batch: int = 32,
     seed: int = 0,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     dropout: bool = True,
     dagger: int = 0,
     judged: int = 100,
-    latents: int = 32,
+    most_steps: int = MOST_STEPS,
+    latents: int = 16,
     channels: int = 96,
-    depth: int = 3,
+    depth: int = 2,
     checkpoint_every: int = 500,
 ) -> Experiment:
     """A robot on two wheels, told in words which crate to drive to and on which side of a wall.
@@ -95,11 +97,25 @@ def courier(
         dropout: Let sensors of training moments fail, so that the policy knows what to do when one does.
         dagger: Rounds in which the policy drives, the expert says what it would do, and training goes on with that.
         judged: Episodes of each judgement.
+        most_steps: Control steps after which an episode is given up.
         latents: Vectors in the bottleneck.
         channels: Their width.
         depth: Self-attention layers.
         checkpoint_every: Updates between checkpoints.
     """
+    brief = functools.partial(
+        courier,
+        recordings=recordings,
+        episodes=2,
+        batch=4,
+        dropout=dropout,
+        dagger=dagger,
+        judged=1,
+        most_steps=20,
+        latents=4,
+        channels=16,
+        depth=1,
+    )
     record = functools.partial(demonstrations, recordings, horizon=HORIZON)
     taught: list[Demonstrations] = []
 
@@ -115,10 +131,11 @@ def courier(
     def unseen() -> Demonstrations:
         return record(VALIDATION, max(min(60, episodes // 8), 1))
 
-    tested = range(TEST, TEST + judged)
+    judge = Judge(range(TEST, TEST + judged), most_steps)
+    shown = Judge(judge.seeds[:8], most_steps)
     rate = functools.partial(warmup_cosine, steps=steps)
     experiment: Experiment | None = None
-    for _ in range(dagger + 1):
+    for number in range(dagger + 1):
         experiment = Experiment(
             name="courier",
             model=model(latents, channels, depth),
@@ -130,14 +147,15 @@ def courier(
             seed=seed,
             validate=lambda m: validated(m, unseen()),
             best="explained",
-            test=lambda m: scored(m, tested),
-            baselines=lambda: beside(tested),
-            controls=lambda m: without_sensors(m, tested),
-            pictures=lambda m, folder: pictures(m, folder, tested[:8]),
+            test=judge.scored,
+            baselines=judge.beside,
+            controls=judge.without_sensors,
+            pictures=shown.pictures,
             pretraining=experiment,
             ema=0.998,
             validate_every=max(steps // 5, 1),
             checkpoint_every=checkpoint_every,
+            brief=brief if number == dagger else None,
         )
     assert experiment is not None
     return experiment

@@ -1,60 +1,73 @@
 """How policies fare in the arena: over the same seeds, beside the expert, by chance, and with sensors that fail."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.courier_arena.environment import Courier
+from experiments.courier_arena.environment import MOST_STEPS, Courier
 from experiments.courier_arena.expert import Expert
 from experiments.courier_arena.pictures import animation, paths_from_above
 from experiments.courier_arena.samples import KEYS, SENSORS
 from perceiver import Perceiver
 from perceiver.control.chunking import Receding
 from perceiver.control.policy import Policy
+from perceiver.control.rollout import Policy as Driver
 from perceiver.control.rollout import RandomPolicy, Rollout, Without, rollout
 
 EXECUTED = 2
 """Actions of each chunk that are done before the policy is asked again."""
 
 
-def driven(model: Perceiver, seeds: Sequence[int], without: Sequence[str] = (), title: str = "policy") -> Rollout:
-    """Episodes of a trained model in the test's wordings. without: keys of observations that never reach it."""
-    environment = Courier(held_out=True)
-    with Policy(model) as policy:
-        # A sensor fails below the chunks, which take the observations between two answers too.
-        driver = Without(Receding(policy, EXECUTED), without)
-        return rollout(environment, driver, seeds, watch=lambda: environment.running.world.pose, title=title)
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Episodes in which policies are told what to do in the test's wordings.
 
+    seeds: one for each episode, the same for every policy. most_steps: after which an episode is given up.
+    """
 
-def scored(model: Perceiver, seeds: Sequence[int]) -> dict[str, Any]:
-    """Success rate with its interval, and how episodes ended."""
-    return driven(model, seeds).figures()
+    seeds: Sequence[int]
+    most_steps: int = MOST_STEPS
 
+    def driven(self, model: Perceiver, without: Sequence[str] = (), title: str = "policy") -> Rollout:
+        """Episodes of a trained model. without: keys of observations that never reach it."""
+        environment = Courier(held_out=True)
+        with Policy(model) as policy:
+            return self._rollout(environment, Without(Receding(policy, EXECUTED), without), title)
 
-def without_sensors(model: Perceiver, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """The same with one sensor failed all the time, for each of them; and without the words."""
-    failing = {**SENSORS, "words": ("text",)}
-    return {
-        f"without {name}": driven(model, seeds, [KEYS[part] for part in parts], f"without {name}").figures()
-        for name, parts in failing.items()
-    }
+    def scored(self, model: Perceiver) -> dict[str, Any]:
+        """Success rate with its interval, and how episodes ended."""
+        return self.driven(model).figures()
 
+    def without_sensors(self, model: Perceiver) -> dict[str, dict[str, Any]]:
+        """The same with one sensor failed all the time, for each of them; and without the words."""
+        failing = {**SENSORS, "words": ("text",)}
+        return {
+            f"without {name}": self.driven(model, [KEYS[part] for part in parts], f"without {name}").figures()
+            for name, parts in failing.items()
+        }
 
-def beside(seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """The expert, which knows where everything stands, and wheels turned at random."""
-    environment = Courier(held_out=True)
-    return {
-        "expert": rollout(environment, Expert(environment), seeds, title="expert").figures(),
-        "random": rollout(environment, RandomPolicy(environment.action_space), seeds, title="random").figures(),
-    }
+    def beside(self) -> dict[str, dict[str, Any]]:
+        """The expert, which knows where everything stands, and wheels turned at random."""
+        environment = Courier(held_out=True)
+        policies = {"expert": Expert(environment), "random": RandomPolicy(environment.action_space)}
+        return {name: self._rollout(environment, policy, name).figures() for name, policy in policies.items()}
 
+    def pictures(self, model: Perceiver, folder: Path) -> None:
+        """paths.png: the ways of policy and expert through the arenas; episode.gif: the longest success, played."""
+        environment = Courier(held_out=True)
+        expert, policy = self._rollout(environment, Expert(environment), "expert"), self.driven(model)
+        ways = {"policy": policy.trajectories, "expert": expert.trajectories}
+        paths_from_above(environment, ways, folder / "paths.png")
+        shown = max(policy.trajectories, key=lambda trajectory: (trajectory.success, len(trajectory)))
+        animation(environment, shown, folder / "episode.gif")
 
-def pictures(model: Perceiver, folder: Path, seeds: Sequence[int]) -> None:
-    """paths.png: the ways of policy and expert through some arenas; episode.gif: one of them, played."""
-    environment = Courier(held_out=True)
-    expert = rollout(environment, Expert(environment), seeds, watch=lambda: environment.running.world.pose)
-    policy = driven(model, seeds)
-    ways = {"policy": policy.trajectories, "expert": expert.trajectories}
-    paths_from_above(environment, ways, folder / "paths.png")
-    longest = max(policy.trajectories, key=lambda trajectory: (trajectory.success, len(trajectory)))
-    animation(environment, longest, folder / "episode.gif")
+    def _rollout(self, environment: Courier, policy: Driver, title: str) -> Rollout:
+        return rollout(
+            environment,
+            policy,
+            self.seeds,
+            most_steps=self.most_steps,
+            watch=lambda: environment.running.world.pose,
+            title=title,
+        )

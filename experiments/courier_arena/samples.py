@@ -58,7 +58,7 @@ def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
         sample_rate=SAMPLE_RATE,
         project=channels // 2,
         position=Fourier(bands=2),
-        mean=(-3.0,),
+        mean=(0.0,),
         std=(3.0,),
     )
     return PerceiverConfig(
