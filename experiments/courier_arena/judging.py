@@ -29,23 +29,19 @@ class Judge:
     seeds: Sequence[int]
     most_steps: int = MOST_STEPS
 
-    def driven(self, model: Perceiver, without: Sequence[str] = (), title: str = "policy") -> Rollout:
-        """Episodes of a trained model. without: keys of observations that never reach it."""
-        environment = Courier(held_out=True)
-        with Policy(model) as policy:
-            return self._rollout(environment, Without(Receding(policy, EXECUTED), without), title)
-
     def scored(self, model: Perceiver) -> dict[str, Any]:
         """Success rate with its interval, and how episodes ended."""
-        return self.driven(model).figures()
+        with Policy(model) as policy:
+            return self._driven(policy).figures()
 
     def without_sensors(self, model: Perceiver) -> dict[str, dict[str, Any]]:
         """The same with one sensor failed all the time, for each of them; and without the words."""
         failing = {**SENSORS, "words": ("text",)}
-        return {
-            f"without {name}": self.driven(model, [KEYS[part] for part in parts], f"without {name}").figures()
-            for name, parts in failing.items()
-        }
+        with Policy(model) as policy:
+            return {
+                f"without {name}": self._driven(policy, f"without {name}", [KEYS[part] for part in parts]).figures()
+                for name, parts in failing.items()
+            }
 
     def beside(self) -> dict[str, dict[str, Any]]:
         """The expert, which knows where everything stands, and wheels turned at random."""
@@ -56,11 +52,16 @@ class Judge:
     def pictures(self, model: Perceiver, folder: Path) -> None:
         """paths.png: the ways of policy and expert through the arenas; episode.gif: the longest success, played."""
         environment = Courier(held_out=True)
-        expert, policy = self._rollout(environment, Expert(environment), "expert"), self.driven(model)
-        ways = {"policy": policy.trajectories, "expert": expert.trajectories}
-        paths_from_above(environment, ways, folder / "paths.png")
-        shown = max(policy.trajectories, key=lambda trajectory: (trajectory.success, len(trajectory)))
+        expert = self._rollout(environment, Expert(environment), "expert").trajectories
+        with Policy(model) as policy:
+            driven = self._driven(policy).trajectories
+        paths_from_above(environment, {"policy": driven, "expert": expert}, folder / "paths.png")
+        shown = max(driven, key=lambda trajectory: (trajectory.success, len(trajectory)))
         animation(environment, shown, folder / "episode.gif")
+
+    def _driven(self, policy: Policy, title: str = "policy", without: Sequence[str] = ()) -> Rollout:
+        """without: keys of observations that never reach the policy."""
+        return self._rollout(Courier(held_out=True), Without(Receding(policy, EXECUTED), without), title)
 
     def _rollout(self, environment: Courier, policy: Driver, title: str) -> Rollout:
         return rollout(
