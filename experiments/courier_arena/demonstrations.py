@@ -105,6 +105,9 @@ def demonstrations(
     try:
         _write(work, range(first_seed, first_seed + episodes), horizon, None if driver is None else driver())
         work.rename(place)
+    except OSError:
+        if not place.is_dir():  # another process was first, with the same
+            raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Demonstrations(place)

@@ -1,3 +1,6 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +20,12 @@ def test_tokens_are_scaled_points_then_features_then_positions():
     values = built(SMALL)(np.float32([[[1, -2, 2, 4.5]]])).values
     assert values.shape == (1, 1, SMALL.channels) == (1, 1, 4 + 15)
     np.testing.assert_allclose(values[0, 0, :4], [1, -1, 0, 2], atol=1e-6)
+
+
+def test_a_hidden_layer_makes_the_projection_no_longer_linear():
+    module = built(dataclasses.replace(SMALL, hidden=7, project=5))
+    hidden = jax.nn.gelu(module.embed.hidden(built(SMALL)(CLOUD).values[..., :4]))
+    close(module(CLOUD).values[..., :5], module.embed.project(hidden))
 
 
 @settings(max_examples=10, deadline=None)
@@ -70,6 +79,8 @@ def test_what_does_not_fit_is_refused(raw, message):
         ({"low": (1.0, -2.0, 0.0)}, "low < high"),
         ({"position": p.Fourier(bands=2)}, "needs a max_resolution"),
         ({"features": ("a", "b"), "mean": (0.0,), "std": (1.0,)}, "expected 2 means"),
+        ({"hidden": 4}, "Points.hidden: expected a width, and a projection behind it, got 4"),
+        ({"hidden": 0, "project": 4}, "Points.hidden: expected a width, and a projection behind it, got 0"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(fields, message):

@@ -113,6 +113,15 @@ def test_corrections_are_gathered_by_the_policy_and_learned_beside_the_demonstra
     assert not set(kept["expert"]) & set(kept["corrected"])
 
 
+def test_a_brief_version_has_little_to_record_and_to_judge(tmp_path):
+    brief = cli.shortened(courier(recordings=tmp_path, dagger=1))
+    assert brief.steps == brief.pretraining.steps == cli.SMOKE_STEPS
+    assert brief.pretraining.pretraining is None
+    brief.pretraining.begun(None)
+    (recorded,) = tmp_path.iterdir()
+    assert len(set(np.load(recorded / "episode.npy"))) == 2
+
+
 @pytest.mark.slow
 def test_the_recipe_goes_through_with_a_round_of_corrections(tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
