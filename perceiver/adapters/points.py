@@ -1,6 +1,7 @@
 """LiDAR and other point clouds: every point is a token, in any number up to a budget, in any order."""
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -100,7 +101,9 @@ class Points(Adapter):
             raise InputError("expected at least one point with finite numbers, got none")
         if self.recentre:
             cloud = recentred(cloud)
-        cloud = self.described(thin(cloud, self.budget, np.random.default_rng(0)))
+        if len(cloud) > self.budget:
+            cloud = cloud[_kept(len(cloud), self.budget)]
+        cloud = self.described(cloud)
         return pad_to(cloud.astype(np.float32), self.budget), np.arange(self.budget) < len(cloud)
 
     def described(self, cloud: np.ndarray) -> np.ndarray:
@@ -138,6 +141,12 @@ def thin(cloud: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     if len(cloud) <= count:
         return cloud
     return cloud[np.sort(rng.choice(len(cloud), count, replace=False))]
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(size: int, count: int) -> np.ndarray:
+    """The rows that `thin` keeps with a seed of 0: drawing them takes longer than all else about a small cloud."""
+    return thin(np.arange(size), count, np.random.default_rng(0))
 
 
 class PointTokens(nnx.Module):
