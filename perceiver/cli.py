@@ -18,6 +18,7 @@ from tyro.conf import Positional
 from perceiver.cli_deploy import export_words, serve_words
 from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_generate import generate_words
+from perceiver.cli_import import import_words
 from perceiver.cli_models import convert_words, inspect_words, predict_words
 from perceiver.cli_provenance import sign_words, verify_words
 from perceiver.cli_search import embed_words, search_words
@@ -41,6 +42,7 @@ perceiver: one JAX model for any sensor.
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
   perceiver export MODEL            programs that run without this package: jax.export, ONNX
   perceiver serve MODEL             a policy over the network, by openpi's protocol
+  perceiver import BAG …            a dataset out of recordings of ROS
   perceiver embed FOLDER -o INDEX   what a model makes of your files, to search in
   perceiver search INDEX --…        the files that are nearest to a text, a picture or a sound
   perceiver verify FILE             whether a file is what a model made, a model what was signed
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "inspect": inspect_words,
         "export": export_words,
         "serve": serve_words,
+        "import": import_words,
         "embed": embed_words,
         "search": search_words,
         "verify": verify_words,

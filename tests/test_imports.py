@@ -57,7 +57,7 @@ LAYERS = [
     {"programs"},
     {"export"},
     {"console"},
-    {"cli_models", "cli_deploy", "cli_generate", "cli_provenance", "cli_search", "cli_transcribe"},
+    {"cli_deploy", "cli_generate", "cli_import", "cli_models", "cli_provenance", "cli_search", "cli_transcribe"},
     {"cli_evaluate"},
     {"cli", "__main__", "__init__"},
 ]

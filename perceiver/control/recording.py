@@ -142,16 +142,18 @@ class Recorder:
         if values[ACTION].dtype.kind == "f":
             values[ACTION] = values[ACTION].astype(np.float32)
         if self._writer is None:
-            features = {key: self._feature(array) for key, array in values.items()}
+            features = {key: feature_of(array, self._film) for key, array in values.items()}
             self._writer = Writer(self.folder, self._rate, features, self._robot)
         self._writer.add(values, [str(task) for task in tasks])
 
-    def _feature(self, array: np.ndarray) -> Feature:
-        shape = array.shape[1:]
-        if _is_picture(array[0]):
-            even = shape[0] % 2 == 0 and shape[1] % 2 == 0
-            return Feature(VIDEO if self._film and even else IMAGE, shape)
-        return Feature("string" if array.dtype.kind == "U" else array.dtype.name, shape)
+
+def feature_of(array: np.ndarray, film: bool) -> Feature:
+    """What a key of arrays [t, …] is in a dataset. film: cameras as films, where their sides are even."""
+    shape = array.shape[1:]
+    if _is_picture(array[0]):
+        even = shape[0] % 2 == 0 and shape[1] % 2 == 0
+        return Feature(VIDEO if film and even else IMAGE, shape)
+    return Feature("string" if array.dtype.kind == "U" else array.dtype.name, shape)
 
 
 def any_success(infos: list[Mapping[str, Any]]) -> bool:
