@@ -92,10 +92,10 @@ def serve(
     from perceiver.errors import require
 
     require("websockets", "serve")  # before the model is compiled
-    given = {"limits": Limits(clients, waiting, frame_mb * 2**20), "rename": _renamed(rename)}
+    limits, names = Limits(clients, waiting, frame_mb * 2**20), _renamed(rename)
     token = None if token_file is None else _token(token_file)
-    policy = Policy(saved(model))
-    server = Server(policy, host=host, port=port, token=token, metadata={"model": model.name}, **given)
+    policy, told = Policy(saved(model)), {"model": model.name}
+    server = Server(policy, host=host, port=port, token=token, limits=limits, rename=names, metadata=told)
     console = Console(highlight=False, soft_wrap=True)
     if host not in (LOOPBACK, "localhost", "::1") and token is None:
         console.print("[yellow]anyone who reaches this address can ask this policy; --token-file names a token[/]")

@@ -1,5 +1,7 @@
 """A model as a program that runs without this package: a `jax.export` artefact, or ONNX."""
 
+import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,8 +26,8 @@ Arrays = dict[str, np.ndarray]
 class Sample(NamedTuple):
     """A batch of what a program takes, by the names of a model's inputs."""
 
-    inputs: Arrays
-    masks: Arrays
+    inputs: Mapping[str, Any]
+    masks: Mapping[str, Any]
 
 
 def as_program(model: Perceiver) -> bytes:
@@ -44,7 +46,6 @@ def as_onnx(model: Perceiver) -> bytes:
     Raises:
         MissingExtraError: jax2onnx is not installed.
     """
-    jax2onnx = require("jax2onnx", "onnx")
     given = shapes(model.config, BATCH)
     names = sorted(given.inputs)
     graph, state = nnx.split(model)
@@ -57,13 +58,15 @@ def as_onnx(model: Perceiver) -> bytes:
 
     # Constants such as positions are computed here: jax2onnx replaces functions of JAX's that make them.
     answers = answer_shapes(model)
-    proto = jax2onnx.to_onnx(
-        flat,
-        [tree[name] for tree in given for name in names],
-        return_mode="proto",
-        input_names=[f"{kind}.{name}" for kind in Sample._fields for name in names],
-        output_names=sorted(answers),
-    )
+    logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it tells at length of what it cannot translate
+    with warnings.catch_warnings(action="ignore"):  # it uses what JAX and flax are about to give up
+        proto = require("jax2onnx", "onnx").to_onnx(
+            flat,
+            [tree[name] for tree in given for name in names],
+            return_mode="proto",
+            input_names=[f"{kind}.{name}" for kind in Sample._fields for name in names],
+            output_names=sorted(answers),
+        )
     return proto.SerializeToString()
 
 
@@ -82,7 +85,10 @@ def run_onnx(content: bytes) -> Callable[[Sample], Arrays]:
     Raises:
         MissingExtraError: onnxruntime is not installed.
     """
-    session = require("onnxruntime", "onnx").InferenceSession(content, providers=["CPUExecutionProvider"])
+    runtime = require("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors, not what it removes
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [answer.name for answer in session.get_outputs()]
 
     def run(given: Sample) -> Arrays:
