@@ -86,10 +86,10 @@ def choose_actions(head: ActionHead, ask: Ask, batch: int, key: jax.Array | None
             shape = (batch, head.horizon, head.dims)
             noise = jnp.broadcast_to(_noise(*shape[1:]), shape) if key is None else jax.random.normal(key, shape)
 
-            def follow(number: Array, noisy: Array) -> Array:
-                return noisy + ask(_at(noisy, number / head.steps)) / head.steps
+            def follow(noisy: Array, time: Array) -> tuple[Array, None]:
+                return noisy + ask(_at(noisy, time)) / head.steps, None
 
-            end = jax.lax.fori_loop(0, head.steps, follow, noise)
+            end, _ = jax.lax.scan(follow, noise, jnp.arange(head.steps) / head.steps)
             return end if not head.mean else end * jnp.asarray(head.std) + jnp.asarray(head.mean)
     raise ConfigError(f"expected Chunk, BinnedChunk or FlowChunk, got {type(head).__name__}")
 

@@ -36,9 +36,9 @@ class Observations:
 
     An observation is a dict by LeRobot's names, of arrays without batch axis: "task" is a string,
     "observation.images.CAMERA" uint8 [h, w, c], other sensors what their input's `load` takes, states one vector
-    [dims]. "timestamp" is the present in seconds; without it, each observation is one control step after the last.
-    "KEY.timestamp" says when a sensor measured, on the same clock; without it, it measured now. A sensor that is
-    missing or None said nothing new.
+    [dims], or a number where that is 1. "timestamp" is the present in seconds; without it, each observation is one
+    control step after the last. "KEY.timestamp" says when a sensor measured, on the same clock; without it, it measured
+    now. A sensor that is missing or None said nothing new.
 
     A reading that is older than its sensor's `max_age` takes no part. In a history, the place of a reading says how
     many control steps ago it came, the newest place last; the places of steps without a reading are masked.
@@ -137,6 +137,7 @@ class _Readings:
         array = host_array(value)
         if isinstance(self.adapter, State | Video):
             inner = self.empty.shape[1:]
+            array = array.reshape(1) if inner == (1,) and array.shape == () else array  # as LeRobot's folders have it
             if array.shape != inner:
                 raise InputError(f"expected shape {inner}, got {array.shape}")
             return _Reading(time, self.adapter.load(array[None])[0][0], np.ones((), bool), None)

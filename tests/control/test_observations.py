@@ -63,6 +63,14 @@ def test_a_history_has_the_newest_last_and_masks_what_has_not_been():
     assert states(seen.given()) == ([0, 0, 5], [False, False, True])
 
 
+def test_a_single_number_is_a_vector_of_one():
+    alone = {"inputs": {"height": p.State(1)}, "robot": Robot(10.0, {"height": Sensor("observation.height")})}
+    for value in (np.float32(3.0), np.float32([3.0])):  # LeRobot's folders have the first
+        seen = Observations(p.PerceiverConfig(**alone, encoder=p.Encoder(2, 8, 1), outputs={"action": p.Chunk(3, 2)}))
+        seen.add({"observation.height": value})
+        assert seen.given().inputs["height"].tolist() == [[[3.0]]]
+
+
 def test_an_old_reading_is_absent_and_its_numbers_are_gone():
     seen = Observations(config())
     seen.add(observation(7))
