@@ -11,8 +11,10 @@ from rich.progress import Progress
 
 from perceiver.adapters.frames import FramePair, read_pair
 from perceiver.adapters.text import MASK, Bytes, Text
+from perceiver.ctc import greedy
 from perceiver.decoders.decoder import Output, Pooled
 from perceiver.decoders.heads import Classes, Dense, Embedding, Flow, SoundPatches, TokenLogits
+from perceiver.decoders.transcripts import CTC
 from perceiver.dual import DualEncoder, VisionClassifier
 from perceiver.errors import InputError, naming
 from perceiver.inference import ask
@@ -147,6 +149,8 @@ def _answer(
         return _flow(name, values, folder)
     if isinstance(head, SoundPatches):
         return _sound(name, head, values, folder)
+    if isinstance(head, CTC):  # of one window; `perceiver transcribe` hears all of a sound
+        return {"text": " ".join(head.decode(greedy(values.reshape(-1, values.shape[-1]))).split())}
     if isinstance(head, Dense | Classes):
         return _field(name, output, values, folder)
     return values.tolist()

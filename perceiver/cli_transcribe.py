@@ -13,6 +13,7 @@ from perceiver.errors import InputError
 
 if TYPE_CHECKING:
     from perceiver.ctc import Beam
+    from perceiver.transcription import Transcript
 
 
 def transcribe_words(words: list[str]) -> None:
@@ -26,12 +27,14 @@ class Search:
 
     Attributes:
         beam: Texts that are kept at each step; 0 takes the likeliest letter of each step.
+        letters: Write letter by letter, with a model that has a decoder which spells; not by CTC.
         language: Language model of bytes that helps to choose, such as runs/language_model; needs a beam.
         weight: Of the language model's log-probabilities.
         bonus: Added for each letter where a language model helps.
     """
 
     beam: int = 0
+    letters: bool = False
     language: str | None = None
     weight: float = 0.5
     bonus: float = 0.5
@@ -55,6 +58,7 @@ def transcribe(
         perceiver transcribe call.wav --model runs/speech --words         and when, in seconds
         perceiver transcribe call.wav --model runs/speech --json
         perceiver transcribe call.wav --model runs/speech --beam 16 --language runs/language_model
+        perceiver transcribe call.wav --model runs/speech/letters --letters --beam 4
 
     Args:
         file: Sound file, or a film with sound.
@@ -64,14 +68,9 @@ def transcribe(
         words: Print a line for each word, with its start and end in seconds.
         as_json: Print {"text": …, "seconds": …, "words": …} and nothing else on standard output.
     """
-    from perceiver.model import Perceiver
     from perceiver.pretrained import from_pretrained
-    from perceiver.transcription import transcribe as write_down
 
-    loaded = from_pretrained(model)
-    if not isinstance(loaded, Perceiver):
-        raise InputError(f"{model}: expected a model that hears, got a {type(loaded).__name__}")
-    found = write_down(loaded, file, _beam(loaded, search), overlap)
+    found = _found(from_pretrained(model), str(file), model, search, overlap)
     if as_json:
         rows = [word._asdict() for word in found.words]
         print(json.dumps({"text": found.text, "seconds": found.seconds, "words": rows}, ensure_ascii=False))
@@ -80,6 +79,25 @@ def transcribe(
             print(f"{word.start:9.2f} {word.end:9.2f}  {word.text}")
     else:
         print(found.text)
+
+
+def _found(loaded: Any, file: str, model: str, search: Search, overlap: float) -> "Transcript":
+    """The transcript, in the way that is asked for."""
+    from perceiver.dictation import dictate_all
+    from perceiver.model import Perceiver
+    from perceiver.speller import Speller
+    from perceiver.transcription import transcribe as write_down
+
+    if search.letters:
+        if not isinstance(loaded, Speller):
+            raise InputError(f"--letters: expected a model with a decoder that spells, {model} has none")
+        if search.language is not None:
+            raise InputError("--language: expected a search by CTC, not --letters")
+        return dictate_all(loaded, [file], max(search.beam, 1), overlap)[0]
+    hears = loaded.hearing if isinstance(loaded, Speller) else loaded
+    if not isinstance(hears, Perceiver):
+        raise InputError(f"{model}: expected a model that hears, got a {type(loaded).__name__}")
+    return write_down(hears, file, _beam(hears, search), overlap)
 
 
 def _beam(loaded: Any, search: Search) -> "Beam | None":

@@ -14,6 +14,7 @@ from perceiver.errors import ConfigError
 from perceiver.fusion import letter_scorer
 from perceiver.io import write_wav
 from tests.models import noisy
+from tests.test_speller import CONFIG as SPELLER
 from tests.test_transcription import HEAD, MODEL, RATE, SAMPLES
 
 LANGUAGE = AutoregressiveConfig(p.Bytes(12, width=16), latents=4, channels=16, depth=1)
@@ -25,6 +26,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("transcribe")
     noisy(MODEL).save(place / "model")
     noisy(LANGUAGE).save(place / "language")
+    noisy(SPELLER).save(place / "speller")
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * SAMPLES // 2).astype(np.float32)
     write_wav(place / "sound.wav", wave, RATE)
     return place
@@ -51,12 +53,22 @@ def test_a_language_model_helps_to_search(place, capsys):
     assert said(place, capsys, *options) != said(place, capsys, "--beam", "4")
 
 
+def test_a_speller_writes_letter_by_letter_or_by_its_ctc(place, capsys):
+    def by(*words):
+        cli.main(["transcribe", str(place / "sound.wav"), "--model", str(place / "speller"), *words])
+        return capsys.readouterr().out.strip()
+
+    assert len({by(), by("--letters")}) == 2
+    assert by("--letters", "--beam", "2")
+
+
 def test_bad_input_is_one_line(place, tmp_path, capsys):
     (tmp_path / "empty.wav").write_bytes(b"")
     for words, message in (
         ([str(tmp_path / "empty.wav"), "--model", str(place / "model")], "empty.wav: expected content"),
         ([str(place / "sound.wav"), "--model", str(place / "language")], "expected a model that hears"),
         ([str(place / "sound.wav"), "--model", str(place / "model"), "--language", "x"], "expected a --beam"),
+        ([str(place / "sound.wav"), "--model", str(place / "model"), "--letters"], "expected a model with a decoder"),
     ):
         with pytest.raises(SystemExit) as ended:
             cli.main(["transcribe", *words])
