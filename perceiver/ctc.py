@@ -69,7 +69,7 @@ class _Text:
 def beam_search(log_probs: Float[np.ndarray, "t v"], beam: Beam) -> tuple[int, ...]:
     """The likeliest text by a search over prefixes (Hannun et al., arXiv 1408.2873)."""
     fused = _Fusion(beam)
-    texts = {(): _Text(blank=0.0)}
+    texts: dict[tuple[int, ...], _Text] = {(): _Text(blank=0.0)}
     for row in np.asarray(log_probs, np.float64):
         texts = _step(texts, row, fused)
     return max(texts, key=lambda text: texts[text].total + fused.of(text))

@@ -17,6 +17,7 @@ RECIPES = {
     "intents": [*SMALL, "--depth", "1", "--width", "16"],
     "bytes": [*SMALL, "--depth", "1", "--width", "16"],
     "spoken_digits": [*SMALL, "--depth", "1", "--voices", "20", "--no-speakers"],
+    "speech": [*SMALL, "--depth", "1", "--no-unseen", "--no-prompted", "--no-letters"],
     "autoencode": SMALL,
     "lidar_segmentation": [*SMALL, "--depth", "1"],
     "fashion": [*SMALL, "--depth", "1", "--no-raw"],

@@ -39,6 +39,7 @@ def test_a_string_takes_no_more_than_it_may():
         assert wave.sum() == sum({"one": 500, "two": 700}[word] for word in text.split())
 
 
+@pytest.mark.slow
 def test_no_recording_is_in_two_splits(data_root):
     parts = digit_strings.load(data_root, held_out="theo")
     assert {item.name.split("_")[0] for item in parts["test"]} == {"theo"}
