@@ -163,7 +163,7 @@ def dealt(items: Sequence[Said]) -> list[Said]:
     return [dataclasses.replace(items[a], text=items[b].text) for a, b in zip(order, np.roll(order, 1), strict=True)]
 
 
-def known_words(figures: Mapping[str, float]) -> dict[str, float]:
+def with_accuracy(figures: Mapping[str, float]) -> dict[str, float]:
     """Figures, and the share of words that are right, of which more is better."""
     return {"word_accuracy": 1.0 - figures["wer"], **figures}
 
@@ -231,7 +231,7 @@ def speech(
         given: dict[str, Any] = {
             "model": model(seconds, latents, channels, depth, waveform),
             "objective": ctc_objective(),
-            "validate": lambda m: known_words(figures_of(judge(m, held["validation"]))),
+            "validate": lambda m: with_accuracy(figures_of(judge(m, held["validation"]))),
             "test": lambda m: scores(judge(m, held["test"])),
             "controls": lambda m: {"texts_of_others": figures_of(judge(m, dealt(held["test"])))},
         }
@@ -253,12 +253,13 @@ def speech(
         )
 
     def digits(name: str, held_out: str | None = None, **other: Any) -> Experiment:
-        held = digit_strings.load(root, held_out)
+        held = known if held_out is None else digit_strings.load(root, held_out)
         people = digit_strings.voices(fsdd.load(root, RATE, held_out)["train"], lambda item: item.speaker)
         made = synthetic_digits.load(voices, seed, RATE)["train"] if voices and held_out else []
         source = [*people * VOICES, *digit_strings.voices(made, lambda item: item.voice)]
         return of(name, source, string, STRING, steps, held, **other)
 
+    known = digit_strings.load(root)
     whole, companions = digits("speech"), {}
     if unseen:
         companions[f"without {speaker}"] = digits(f"without {speaker}", speaker)
@@ -267,13 +268,12 @@ def speech(
         short = [item for item in parts["train"] if len(item.wave) < PROMPT * RATE and len(item.text) <= LETTERS]
         companions["prompts"] = of("prompts", short, prompt, PROMPT, prompt_steps, parts)
     if letters:
-        test = digit_strings.load(root)["test"]
         companions["letters"] = digits(
             "letters",
             model=speller(whole.model),
             objective=spelling_objective(),
-            validate=lambda m: known_words(figures_of(judged_by(heard_by)(m, digit_strings.load(root)["validation"]))),
-            test=lambda m: scores(spelled(m, test)),
+            validate=lambda m: with_accuracy(figures_of(judged_by(heard_by)(m, known["validation"]))),
+            test=lambda m: scores(spelled(m, known["test"])),
             controls=lambda m: {},
         )
     return dataclasses.replace(whole, companions=companions)
