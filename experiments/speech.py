@@ -176,8 +176,8 @@ def speller(hearing: PerceiverConfig, depth: int = 2) -> SpellerConfig:
 
 
 def spelled(model: Speller, items: Sequence[Said]) -> dict[str, Judged]:
-    """What a Speller makes of sounds: by its CTC output, letter by letter, and by a search."""
-    ways = {"ctc": heard_by, "letters": dictate_all, "letters_beam": functools.partial(dictate_all, width=4)}
+    """What a Speller makes of sounds: by its CTC output, and letter by letter."""
+    ways = {"ctc": heard_by, "letters": dictate_all}
     return {name: judged_by(way)(model, items) for name, way in ways.items()}
 
 
@@ -245,7 +245,7 @@ def speech(
             seed=seed,
             best="word_accuracy",
             ema=0.99,
-            validate_every=max(updates // 3, 1),
+            validate_every=max(updates // 2, 1),
             checkpoint_every=checkpoint_every,
             skipped=skipped,
             diagnosed=0,
