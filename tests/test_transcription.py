@@ -19,6 +19,7 @@ from perceiver.training.optimizers import adamw, warmup_cosine
 from perceiver.training.trainer import Trainer
 from perceiver.training.transcribing import ctc_objective, target_of, text_judge, written
 from perceiver.transcription import joined, steps_of, transcribe, transcribe_all, words_of
+from tests.models import noisy
 
 RATE, SAMPLES = 2000, 2000
 TONES = {"a": 250.0, "b": 450.0, "c": 800.0}
@@ -223,6 +224,15 @@ def test_steps_are_tokens_or_cells_of_time(query, samples):
     assert steps.seconds == samples / RATE
     mask = np.arange(SAMPLES) < 3 * samples + 1
     assert steps.real(mask[None]).sum() == 4
+
+
+def test_steps_may_be_patches_of_the_waveform():
+    sound = p.Waveform(SAMPLES, RATE, patch=50, position=p.Fourier(bands=2))
+    model = noisy(dataclasses.replace(MODEL, inputs={"audio": sound}))
+    assert steps_of(model.config).seconds == 50 / RATE
+    found = transcribe(model, np.random.default_rng(0).normal(size=700).astype(np.float32))
+    assert found.seconds == 0.35
+    assert all(0 <= word.start < word.end <= 0.35 for word in found.words)
 
 
 @pytest.mark.parametrize(
