@@ -8,11 +8,13 @@ import pytest
 import perceiver as p
 from perceiver import cli
 from perceiver.adapters.text import BOS, SPECIALS
+from perceiver.answers import predict
 from perceiver.autoregressive import AutoregressiveConfig
 from perceiver.ctc import Beam, beam_search
 from perceiver.errors import ConfigError
 from perceiver.fusion import letter_scorer
 from perceiver.io import write_wav
+from perceiver.transcription import transcribe
 from tests.models import noisy
 from tests.test_speller import CONFIG as SPELLER
 from tests.test_transcription import HEAD, MODEL, RATE, SAMPLES
@@ -46,6 +48,15 @@ def test_text_words_and_json_say_the_same(place, capsys):
     assert [line.split()[2] for line in lines] == [word["text"] for word in told["words"]] == text.split()
     assert float(lines[0].split()[0]) == pytest.approx(told["words"][0]["start"], abs=0.006)
     assert 0 <= told["words"][0]["start"] < told["words"][0]["end"] <= 1.5
+
+
+def test_predict_writes_down_what_fits_into_a_window(place, tmp_path):
+    wave = np.random.default_rng(1).uniform(-0.5, 0.5, SAMPLES).astype(np.float32)
+    write_wav(tmp_path / "short.wav", wave, RATE)
+    model = p.from_pretrained(place / "model")
+    assert predict(model, {"audio": tmp_path / "short.wav"})["text"] == {
+        "text": transcribe(model, tmp_path / "short.wav").text
+    }
 
 
 def test_a_language_model_helps_to_search(place, capsys):
