@@ -1,10 +1,10 @@
-"""The next byte of Shakespeare's plays: Perceiver AR beside a plain causal transformer of the same size.
+"""The next byte of Shakespeare's plays: Perceiver AR beside plain causal transformers of the same size.
 
 perceiver train experiments/language_model.py --root FOLDER        (FOLDER holds tinyshakespeare/)
-python -m experiments.language_model runs/language_model           draws prefix.png and learning.png of both
+python -m experiments.language_model runs/language_model           draws prefix.png and learning.png of all
 perceiver generate runs/language_model --prompt "ROMEO:"
 
-Both read up to 512 bytes, foretell as many bytes in training, and are judged on the last 10 % of the file, each byte
+All read up to 512 bytes, foretell as many bytes in training, and are judged on the last 10 % of the file, each byte
 once, from at least 384 bytes in front of it. The split is that of nanoGPT, whose 10.7 million parameters reach 1.47
 nats; what is tuned, and the model that is kept, is chosen by the 5 % of the file in front of that.
 """
@@ -40,7 +40,7 @@ STRETCH = 2048
 """Bytes of an item, the unit of the intervals."""
 WATCHED = 8
 """Items of the validation split by which a model is chosen while it learns."""
-BESIDE = "causal transformer"
+BESIDE, ROTARY = "causal transformer", "rotary transformer"
 PREFIXES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 384)
 """Bytes in front of what is foretold, in the picture; those that a model takes."""
 PROMPTS = ("ROMEO:", "First Citizen:\nBefore we proceed", "To be, or not to be")
@@ -64,10 +64,9 @@ def stretches(text: bytes) -> list[bytes]:
 
 def window_of(model: Any) -> Window:
     """What a model reads, and how far it moves between two looks: by its latents, or a quarter of what it reads."""
-    if isinstance(model, Autoregressive):
-        config = model.config
-        return Window(config.text.max_length, config.latents // config.each)
-    length = model.config.text.max_length
+    config, length = model.config, model.config.text.max_length
+    if isinstance(model, Autoregressive) and config.looks:
+        return Window(length, config.latents // config.each)
     return Window(length, max(length // 4, 1))
 
 
@@ -132,6 +131,11 @@ def transformer(length: int, channels: int, depth: int, heads: int) -> LanguageC
     return LanguageConfig(CausalText(BYTE_VOCABULARY, length, channels, depth, Block(heads=heads, widening=4)))
 
 
+def rotary(length: int, channels: int, depth: int, heads: int) -> AutoregressiveConfig:
+    """Perceiver AR without a look, and with a latent for every place: a causal transformer with rotary positions."""
+    return dataclasses.replace(perceiver(length, length, channels, depth, heads), looks=())
+
+
 def written(model: Autoregressive, folder: Path) -> None:
     """written.txt: how the model goes on from a few prompts."""
     room = model.config.text.max_length - 1
@@ -156,20 +160,20 @@ def language_model(
     heads: int = 2,
     checkpoint_every: int = 100,
 ) -> Experiment:
-    """The next byte of Shakespeare's plays: Perceiver AR beside a plain causal transformer of the same size.
+    """The next byte of Shakespeare's plays: Perceiver AR beside plain causal transformers of the same size.
 
     Args:
         root: Folder that holds tinyshakespeare/; the variable PERCEIVER_DATA unless given.
-        steps: Updates, of each of the two models.
-        batch: Windows per update, of each of which `latents` bytes are foretold; the transformer, which foretells all,
-            takes fewer windows, so that it learns from as many bytes.
+        steps: Updates, of each of the three models.
+        batch: Windows per update, of each of which `latents` bytes are foretold; the transformers, which foretell all,
+            take fewer windows, so that they learn from as many bytes.
         seed: Of the parameters and the order of the data.
         learning_rate: Muon's peak for the linear maps, after a warm-up of a tenth of the steps.
         other_rate: Adam's peak for everything else.
         length: Bytes that either model reads at most.
         latents: Bytes that Perceiver AR foretells at once.
-        channels: Width of both models.
-        depth: Causal layers of Perceiver AR behind its look; the transformer has one more.
+        channels: Width of all models.
+        depth: Causal layers of Perceiver AR behind its look; the transformers have one more.
         heads: Attention heads.
         checkpoint_every: Updates between checkpoints.
     """
@@ -196,8 +200,11 @@ def language_model(
             **more,
         )
 
-    plain = transformer(length, channels, depth + 1, heads)
-    beside = of(BESIDE, plain, Window(length, length), max(batch * latents // length, 1))
+    every, rows = Window(length, length), max(batch * latents // length, 1)
+    beside = {
+        BESIDE: of(BESIDE, transformer(length, channels, depth + 1, heads), every, rows),
+        ROTARY: of(ROTARY, rotary(length, channels, depth + 1, heads), every, rows),
+    }
     return of(
         "language_model",
         perceiver(length, latents, channels, depth, heads),
@@ -205,11 +212,11 @@ def language_model(
         batch,
         baselines=lambda: baselines(splits),
         pictures=written,
-        companions={BESIDE: beside},
+        companions=beside,
     )
 
 
-# --- both models in one picture: python -m experiments.language_model RUN --------------------------------------------
+# --- all models in one picture: python -m experiments.language_model RUN --------------------------------------------
 
 
 def by_prefix(model: Any, text: bytes) -> dict[int, float]:
@@ -221,7 +228,7 @@ def by_prefix(model: Any, text: bytes) -> dict[int, float]:
 
 def draw(folder: Path, root: Path | None = None) -> None:
     """prefix.png and learning.png of a finished run, and their numbers on the terminal."""
-    runs = {"Perceiver AR": folder, BESIDE: folder / folder_of(BESIDE)}
+    runs = {"Perceiver AR": folder} | {name: folder / folder_of(name) for name in (BESIDE, ROTARY)}
     test = b"".join(load(root)["test"])
     figure = viz.figure(6.5, 4.2)
     axes = figure.add_subplot()

@@ -30,7 +30,8 @@ class AutoregressiveConfig(ModelConfig):
     at the ids. looks: after how many self-attends there is a look, in order. positions, order: how places are told
     apart and counted. query: what latents start from. each: latents of one place; their mean answers.
     hidden_ids, hidden_latents: share that training hides, as keys, from all latents and from the other latents.
-    compute, weights: as for every model.
+    about: channels of what a text is about, such as a picture's latents: each latent looks at all of it first, without
+    dropout. None: of nothing else. compute, weights: as for every model.
     """
 
     text: Text | Ids
@@ -46,6 +47,7 @@ class AutoregressiveConfig(ModelConfig):
     each: int = 1
     hidden_ids: float = 0.0
     hidden_latents: float = 0.0
+    about: int | None = None
     compute: Compute = Compute.FLOAT32
     weights: Weights = Weights.FLOAT32
 
@@ -73,11 +75,13 @@ class AutoregressiveConfig(ModelConfig):
 
     def _check_heads(self) -> None:
         """Raise ConfigError unless heads fit, and rotary angles have channels to rotate."""
-        for name, block, channels in (("cross", self.cross, self.text.width), ("latent", self.latent, self.channels)):
+        heads = [("cross", self.cross, self.text.width), ("latent", self.latent, self.channels)]
+        for name, block, channels in [*heads, *([] if self.about is None else [("about", self.cross, self.about)])]:
             qk = channels if block.qk_channels is None else block.qk_channels
             if qk % block.heads:
                 raise ConfigError(f"AutoregressiveConfig.{name}: {block.heads} heads do not divide {qk} channels")
-            if isinstance(self.positions, Rotary) and self.positions.rotated(qk // block.heads) < 2:
+            turns = isinstance(self.positions, Rotary) and name != "about"
+            if turns and self.positions.rotated(qk // block.heads) < 2:
                 raise ConfigError(f"AutoregressiveConfig.positions: rotates nothing of {qk // block.heads} in {name}")
 
     def window(self, place: Int[Array, "..."] | int) -> Int[Array, "..."]:
@@ -134,6 +138,8 @@ class Autoregressive(Model):
         self.query = config.query.build(width, config.latents, channels, dtype=dtype, rngs=rngs)
         start = nnx.initializers.truncated_normal(SCALE)
         self.each = nnx.Param(start(rngs.params(), (config.each, channels), jnp.float32)) if config.each > 1 else None
+        about = config.about
+        self.about = None if about is None else CrossAttend(channels, about, config.cross, dtype=dtype, rngs=rngs)
         parts: list[CrossAttend | Stack] = []
         for number, (begin, end) in enumerate(zip((0, *config.looks), (*config.looks, config.depth), strict=True)):
             if number:
@@ -153,18 +159,20 @@ class Autoregressive(Model):
         first: Int[Array, "b"] | None = None,
         count: int | None = None,
         numbers: Int[Array, "b n axes"] | None = None,
+        about: Tokens | None = None,
         key: jax.Array | None = None,
     ) -> Foretold:
         """Foretell what follows at the last places of each row, or at those from `first` on.
 
         lengths: ids of each row that are no padding; None: all. first: place of the first latent; what comes before the
         row, or behind its end, is foretold with the place -1. count: latents, if not as many as configured. numbers: of
-        the places, if not counted as configured. key: of what training hides and drops.
+        the places, if not counted as configured. about: what the texts are about, where the model is configured for it.
+        key: of what training hides and drops.
 
         Raises:
-            InputError: shapes that do not fit, or more ids than the budget.
+            InputError: shapes that do not fit, more ids than the budget, or `about` missing or not expected.
         """
-        reading = self.read(ids, lengths, first=first, count=count, numbers=numbers)
+        reading = self.read(ids, lengths, first=first, count=count, numbers=numbers, about=about)
         return Foretold(self.answer(self.think(reading, key)), reading.places)
 
     def read(
@@ -175,6 +183,7 @@ class Autoregressive(Model):
         first: Int[Array, "b"] | None = None,
         count: int | None = None,
         numbers: Int[Array, "b n axes"] | None = None,
+        about: Tokens | None = None,
     ) -> Reading:
         """What latents see and start from; arguments and errors as for a call."""
         with naming("ids"):
@@ -195,7 +204,7 @@ class Autoregressive(Model):
         places = start[:, None] + slots[::each] // each
         places = jnp.where((places >= 0) & (places < full[:, None]), places, -1)
         at = jnp.where(places < 0, length - 1, places)  # what is none starts from the last column, as in the reference
-        queries = self.start(jnp.take_along_axis(vectors, at[..., None], axis=1), slots)
+        queries = self.start(jnp.take_along_axis(vectors, at[..., None], axis=1), slots, about)
         own = jnp.repeat(places, each, axis=1)
         sees = (own[..., None] >= jnp.arange(length)) & (jnp.arange(length) < full[:, None])[:, None]
         knows = (own[..., None] >= own[:, None]) & (own >= 0)[:, None] | jnp.eye(len(slots), dtype=bool)
@@ -248,12 +257,18 @@ class Autoregressive(Model):
         vectors = self.table[...][known]
         return (vectors if self.positions is None else vectors + self.positions(numbers)).astype(self.dtype)
 
-    def start(self, vectors: Float[Array, "b p w"], slots: Int[Array, "q"]) -> Float[Array, "b q c"]:
-        """What latents start from. slots: their numbers."""
+    def start(
+        self, vectors: Float[Array, "b p w"], slots: Int[Array, "q"], about: Tokens | None = None
+    ) -> Float[Array, "b q c"]:
+        """What latents start from. slots: their numbers. about: as for a call."""
+        if (about is None) != (self.about is None):
+            expected = "nothing" if self.about is None else f"tokens of {self.config.about} channels"
+            raise InputError(f"about: expected {expected}, got {'nothing' if about is None else about.values.shape}")
         each = self.config.each
         x = self.query(jnp.repeat(vectors, each, axis=1), slots)
         x = x if self.each is None else x + self.each[...][slots % each].astype(x.dtype)
-        return self.query.refined(x)
+        x = self.query.refined(x)
+        return x if self.about is None or about is None else self.about(x, about)
 
     def standing(self, numbers: Int[Array, "b q"]) -> Int[Array, "b q"]:
         """Where latents stand that read the places of these numbers."""

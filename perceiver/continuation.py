@@ -15,6 +15,7 @@ from perceiver.autoregressive import Autoregressive
 from perceiver.errors import ConfigError, InputError, naming
 from perceiver.generation import DRAWN, Draft, Sampling, begin, go_on
 from perceiver.recollection import blank, step
+from perceiver.tokens import Tokens
 
 CHUNK = 16
 """Ids that are written between two looks at what there is."""
@@ -70,9 +71,11 @@ ANYTHING = Wish()
 """As many ids as there is room for, each by its own probability."""
 
 
-def continued(model: Any, prompts: Sequence[str], wish: Wish = ANYTHING) -> list[Continued]:
+def continued(
+    model: Any, prompts: Sequence[str], wish: Wish = ANYTHING, about: Tokens | None = None
+) -> list[Continued]:
     """Write on from each prompt; see `stream`."""
-    return joined(stream(model, prompts, wish), len(prompts))
+    return joined(stream(model, prompts, wish, about), len(prompts))
 
 
 def joined(pieces: Iterable[Piece], count: int) -> list[Continued]:
@@ -84,15 +87,16 @@ def joined(pieces: Iterable[Piece], count: int) -> list[Continued]:
     return [Continued(*row) for row in zip(texts, ends, strict=True)]
 
 
-def stream(model: Any, prompts: Sequence[str], wish: Wish = ANYTHING) -> Iterator[Piece]:
+def stream(model: Any, prompts: Sequence[str], wish: Wish = ANYTHING, about: Tokens | None = None) -> Iterator[Piece]:
     """Write on from each prompt, all at once, and tell what is new as it comes.
 
     model: an Autoregressive whose ids are of a text. The prompts may differ in length; what is written of one depends
     on its number and the seed, but not on the other prompts. An empty prompt, with Bytes, lets the model start. Bytes
-    that are no UTF-8 show as U+FFFD; nothing is told of a letter before all of its bytes are there.
+    that are no UTF-8 show as U+FFFD; nothing is told of a letter before all of its bytes are there. about: what each of
+    the texts is about, for a model that takes it.
 
     Raises:
-        InputError: no such model, no prompts, or one that leaves no room.
+        InputError: no such model, no prompts, or one that leaves no room; or `about` missing or not expected.
     """
     if not isinstance(model, Autoregressive) or not isinstance(model.config.text, Text):
         raise InputError(f"expected an autoregressive model of text, got {type(model).__name__}")
@@ -103,7 +107,10 @@ def stream(model: Any, prompts: Sequence[str], wish: Wish = ANYTHING) -> Iterato
     for number, prompt in enumerate(prompts):
         with naming(f"prompt {number}"):
             starts.append(_opening(text, prompt))
-    return _stream(model, text, starts, wish)
+    if (about is None) != (model.config.about is None) or (about is not None and len(about.values) != len(prompts)):
+        expected = "nothing" if model.config.about is None else f"what each of {len(prompts)} texts is about"
+        raise InputError(f"about: expected {expected}, got {'nothing' if about is None else about.values.shape}")
+    return _stream(model, text, starts, wish, about)
 
 
 def _opening(text: Text, prompt: str) -> np.ndarray:
@@ -116,7 +123,9 @@ def _opening(text: Text, prompt: str) -> np.ndarray:
     return ids
 
 
-def _stream(model: Autoregressive, text: Text, starts: Sequence[np.ndarray], wish: Wish) -> Iterator[Piece]:
+def _stream(
+    model: Autoregressive, text: Text, starts: Sequence[np.ndarray], wish: Wish, about: Tokens | None
+) -> Iterator[Piece]:
     ids = np.full((len(starts), text.max_length), text.padding, np.int32)
     for row, start in enumerate(starts):
         ids[row, : len(start)] = start
@@ -128,7 +137,7 @@ def _stream(model: Autoregressive, text: Text, starts: Sequence[np.ndarray], wis
     draft = _begin(graph, state, ids, lengths, limits, text.padding)
     told, open_rows = [""] * len(starts), set(range(len(starts)))
     while open_rows:
-        draft = _go_on(graph, state, draft, draft.place + CHUNK, key, wish.sampling, end)
+        draft = _go_on(graph, state, draft, draft.place + CHUNK, key, wish.sampling, end, about)
         rows, place = np.asarray(draft.ids), int(draft.place)
         for row in sorted(open_rows):
             written = rows[row, lengths[row] : max(min(place, limits[row]), lengths[row])]
@@ -166,7 +175,14 @@ def _begin(graph: nnx.GraphDef, state: nnx.State, ids: Any, lengths: Any, limits
 
 @functools.partial(jax.jit, static_argnames=("graph", "sampling", "end"))
 def _go_on(
-    graph: nnx.GraphDef, state: nnx.State, draft: Draft, until: Any, key: jax.Array, sampling: Sampling, end: int
+    graph: nnx.GraphDef,
+    state: nnx.State,
+    draft: Draft,
+    until: Any,
+    key: jax.Array,
+    sampling: Sampling,
+    end: int,
+    about: Tokens | None,
 ) -> Draft:
     model = nnx.merge(graph, state)
-    return go_on(functools.partial(step, model), draft, until, sampling, key, end)
+    return go_on(functools.partial(step, model, about=about), draft, until, sampling, key, end)

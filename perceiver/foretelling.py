@@ -19,6 +19,7 @@ from perceiver.adapters.text import BOS, PAD, SPECIALS
 from perceiver.autoregressive import Autoregressive
 from perceiver.causal import Language
 from perceiver.errors import ConfigError, InputError
+from perceiver.narrator import Narrator
 from perceiver.objectives import accuracy, cross_entropy
 from perceiver.pipeline import Batch, Sample, in_batches
 from perceiver.typing import Array, Float, Int
@@ -102,17 +103,22 @@ def logits_at(
     key: jax.Array | None = None,
 ) -> Float[Array, "b c v"]:
     """Logits of what follows `count` places of each row, from its `first` on; key: of what training hides."""
-    if isinstance(model, Autoregressive):
+    if isinstance(model, Language):
+        logits = model(ids, key=key)
+    elif model.config.looks:
         return model(ids, first=first, count=count * model.config.each, key=key).logits
-    places = first[:, None] + jnp.arange(count)
-    return jnp.take_along_axis(model(ids, key=key), places[..., None], axis=1)
+    else:  # latents that know of nothing but each other: as many as there are places
+        every = ids.shape[1] * model.config.each
+        logits = model(ids, first=jnp.zeros_like(first), count=every, key=key).logits
+    return jnp.take_along_axis(logits, (first[:, None] + jnp.arange(count))[..., None], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Foretelling:
     """An objective: nats of a byte, at `count` places of each of Window's rows. Metrics: the share that is likeliest.
 
-    The model is an Autoregressive with as many places' latents, or a Language, which may foretell all places at once.
+    The model is an Autoregressive with as many places' latents, or one that may foretell all places at once, which is a
+    Language, or an Autoregressive without looks.
     """
 
     count: int
@@ -123,6 +129,19 @@ class Foretelling:
         logits = logits_at(model, batch["inputs"]["text"], jnp.asarray(batch["inputs"]["first"]), self.count, key)
         real = wanted != PAD
         return cross_entropy(logits, wanted, real), {"accuracy": accuracy(logits, wanted, real)}
+
+
+def telling(model: Narrator, batch: Batch, key: jax.Array | None) -> tuple[Array, dict[str, Array]]:
+    """The objective: nats of each byte of batch["targets"]["text"], rows of `narrator.row_of`, the end included.
+
+    A row has at most one id more than the text model has places with latents. Metrics: the share that is likeliest.
+    """
+    ids = jnp.asarray(batch["targets"]["text"])
+    first = jnp.zeros(len(ids), jnp.int32)
+    count = (ids.shape[1] - 1) * model.config.text.each
+    told = model(batch["inputs"], ids[:, :-1], batch.get("masks"), first=first, count=count, key=key)
+    real = ids[:, 1:] != PAD
+    return cross_entropy(told.logits, ids[:, 1:], real), {"accuracy": accuracy(told.logits, ids[:, 1:], real)}
 
 
 def nats(model: Any, rows: Iterator[Sample] | Sequence[Sample], batch: int = BATCH) -> Float[np.ndarray, "n count"]:

@@ -9,6 +9,7 @@ from perceiver.attention import CrossAttend, Memory, Stack
 from perceiver.autoregressive import Autoregressive
 from perceiver.autoregressive_positions import Order, Table
 from perceiver.errors import ConfigError
+from perceiver.tokens import Tokens
 from perceiver.typing import Array, Bool, Float, Int
 
 
@@ -47,17 +48,23 @@ def _blank(part: CrossAttend | Stack, batch: int, ids: int, latents: int) -> Mem
 
 
 def step(
-    model: Autoregressive, kept: Recollection, ids: Int[Array, "b n"], place: Int[Array, ""]
+    model: Autoregressive,
+    kept: Recollection,
+    ids: Int[Array, "b n"],
+    place: Int[Array, ""],
+    *,
+    about: Tokens | None = None,
 ) -> tuple[Recollection, Float[Array, "b v"]]:
     """What follows `ids[:, place]`, in one step. ids: as many columns as the recollection has, right up to the place.
+    about: as for a call of the model.
 
     Of what a model has read before only the newest place is new; when `AutoregressiveConfig.window` moves on, and at
     the start, all is read again. The logits are those of a call with `first` where the window is.
     """
     first = model.config.window(place).astype(jnp.int32)
-    kept = jax.lax.cond(kept.first == first, lambda: kept, lambda: read_again(model, kept, ids, first))
+    kept = jax.lax.cond(kept.first == first, lambda: kept, lambda: read_again(model, kept, ids, first, about=about))
     column = jax.lax.dynamic_slice_in_dim(ids, place, 1, axis=1)
-    return extend(model, kept, column, place)
+    return extend(model, kept, column, place, about=about)
 
 
 def read_again(
@@ -66,11 +73,13 @@ def read_again(
     ids: Int[Array, "b n"],
     first: Int[Array, ""] | int,
     numbers: Int[Array, "b n axes"] | None = None,
+    *,
+    about: Tokens | None = None,
 ) -> Recollection:
     """All ids, and latents from a place on; those behind the last real id are replaced when `extend` comes to them."""
     first = jnp.asarray(first, jnp.int32)
     numbers = _counted(model, jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)) if numbers is None else numbers
-    reading = model.read(ids, first=jnp.broadcast_to(first, (len(ids),)), numbers=numbers)
+    reading = model.read(ids, first=jnp.broadcast_to(first, (len(ids),)), numbers=numbers, about=about)
     angles = [model.angles(part, reading.stand) for part in model.parts]
     x, memories = reading.queries, []
     for part, own, memory in zip(model.parts, angles, kept.parts, strict=True):
@@ -89,6 +98,8 @@ def extend(
     column: Int[Array, "b 1"],
     place: Int[Array, ""] | int,
     numbers: Int[Array, "b 1 axes"] | None = None,
+    *,
+    about: Tokens | None = None,
 ) -> tuple[Recollection, Float[Array, "b v"]]:
     """One more id and its latents, of the texts that were read up to it; and what follows.
 
@@ -97,7 +108,7 @@ def extend(
     each, slot = model.config.each, place - kept.first
     numbers = _counted(model, jnp.full_like(column, place)) if numbers is None else numbers
     vectors = model.embed(column, numbers)
-    x = model.start(vectors, slot * each + jnp.arange(each))
+    x = model.start(vectors, slot * each + jnp.arange(each), about)
     stand = model.standing(jnp.repeat(numbers[..., 0], each, axis=1))
     memories = []
     for part, memory in zip(model.parts, kept.parts, strict=True):

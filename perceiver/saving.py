@@ -34,6 +34,7 @@ import perceiver.encoder
 import perceiver.filterbank
 import perceiver.hierarchical
 import perceiver.hierarchical_blocks
+import perceiver.narrator
 import perceiver.positions
 import perceiver.prompts
 import perceiver.resampler
@@ -84,6 +85,7 @@ def known_types() -> list[type]:
         perceiver.hierarchical.HierarchicalConfig,
         perceiver.hierarchical.Signal,
         perceiver.hierarchical_blocks.Level,
+        perceiver.narrator.NarratorConfig,
         perceiver.positions.Fourier,
         perceiver.positions.Learned,
         perceiver.positions.Projected,

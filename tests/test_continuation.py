@@ -82,7 +82,7 @@ def test_a_letter_is_told_once_it_is_whole(monkeypatch):
 def _writing(answer, monkeypatch, stop=()):
     """The pieces of a text that is written whatever the model."""
 
-    def written(graph, state, draft, until, key, sampling, end):
+    def written(graph, state, draft, until, key, sampling, end, about):
         place = min(int(until), int(draft.limits[0]))
         ids = np.asarray(draft.ids).copy()
         ids[0, 1:place] = answer[: place - 1]

@@ -43,6 +43,7 @@ LAYERS = [
     {"towers", "hierarchical", "hierarchical_blocks", "dual", "prompts", "causal", "captioner", "speller"},
     {"autoregressive_positions", "autoregressive_parts", "autoregressive", "recollection"},
     {"continuation"},
+    {"narrator"},
     {"saving", "objectives", "pipeline", "buckets", "augment", "compiled"},
     {"foretelling"},
     {"smaller"},
