@@ -78,9 +78,10 @@ def build(path: Path, root: Path | None) -> Experiment:
 
 def row(experiment: Experiment, threads: int, processes: int, seconds: float) -> dict[str, Any]:
     """One experiment's figures, by the names of COLUMNS."""
+    experiment = experiment.begun(None)
     trainer = Trainer(experiment)
     state = trainer.start()
-    data = iterate(experiment.batches, threads=threads, processes=processes)
+    data = iterate(experiment.stream, threads=threads, processes=processes)
     try:
         alone = rate(lambda: next(data), seconds)
         held = next(data)
@@ -93,7 +94,7 @@ def row(experiment: Experiment, threads: int, processes: int, seconds: float) ->
         return metrics["loss"]
 
     taken = rate(lambda: step(held), seconds)
-    data = iterate(experiment.batches, threads=threads, processes=processes)
+    data = iterate(experiment.stream, threads=threads, processes=processes)
     try:
         together = rate(lambda: step(next(data)), seconds)
     finally:

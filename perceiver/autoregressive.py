@@ -80,8 +80,8 @@ class AutoregressiveConfig(ModelConfig):
             qk = channels if block.qk_channels is None else block.qk_channels
             if qk % block.heads:
                 raise ConfigError(f"AutoregressiveConfig.{name}: {block.heads} heads do not divide {qk} channels")
-            turns = isinstance(self.positions, Rotary) and name != "about"
-            if turns and self.positions.rotated(qk // block.heads) < 2:
+            turned = self.positions.rotated(qk // block.heads) if isinstance(self.positions, Rotary) else 2
+            if turned < 2 and name != "about":
                 raise ConfigError(f"AutoregressiveConfig.positions: rotates nothing of {qk // block.heads} in {name}")
 
     def window(self, place: Int[Array, "..."] | int) -> Int[Array, "..."]:
