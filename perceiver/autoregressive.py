@@ -75,13 +75,15 @@ class AutoregressiveConfig(ModelConfig):
 
     def _check_heads(self) -> None:
         """Raise ConfigError unless heads fit, and rotary angles have channels to rotate."""
-        heads = [("cross", self.cross, self.text.width), ("latent", self.latent, self.channels)]
-        for name, block, channels in [*heads, *([] if self.about is None else [("about", self.cross, self.about)])]:
+        given = [("cross", self.cross, self.text.width), ("latent", self.latent, self.channels)]
+        given += [] if self.about is None else [("about", self.cross, self.about)]
+        for name, block, channels in given:
             qk = channels if block.qk_channels is None else block.qk_channels
             if qk % block.heads:
                 raise ConfigError(f"AutoregressiveConfig.{name}: {block.heads} heads do not divide {qk} channels")
-            turned = self.positions.rotated(qk // block.heads) if isinstance(self.positions, Rotary) else 2
-            if turned < 2 and name != "about":
+            if name == "about" or not isinstance(self.positions, Rotary):
+                continue
+            if self.positions.rotated(qk // block.heads) < 2:
                 raise ConfigError(f"AutoregressiveConfig.positions: rotates nothing of {qk // block.heads} in {name}")
 
     def window(self, place: Int[Array, "..."] | int) -> Int[Array, "..."]:

@@ -108,7 +108,7 @@ def test_rows_and_what_does_not_fit():
     with pytest.raises(InputError, match="expected at most 3 bytes, got 4 of 'abcd'"):
         row_of("abcd", 5)
     with pytest.raises(ConfigError, match=r"NarratorConfig\.text: expected `about` to be the 16 channels"):
-        NarratorConfig(SENSES, AutoregressiveConfig(p.Bytes(8, width=8), 8, 8, 1))
+        NarratorConfig(SENSES, AutoregressiveConfig(p.Bytes(8), 8, 16, 1))
     numbers = AutoregressiveConfig(Ids(9, 8, 16), 8, 16, 1, cross=Block(heads=2), latent=Block(heads=2), about=16)
     with pytest.raises(ConfigError, match=r"NarratorConfig\.text: expected Bytes, got Ids"):
         NarratorConfig(SENSES, numbers)
