@@ -39,6 +39,7 @@ def test_a_folder_of_files_becomes_a_trained_model_in_under_sixty_lines(request,
     assert report["training"]["skipped_samples"]["count"] == 0
 
 
+@pytest.mark.slow
 def test_a_modality_of_ones_own_is_one_file(request, tmp_path, monkeypatch):
     adapter, use = blocks(request, "new_modality.md")
     (tmp_path / "radar.py").write_text(adapter, encoding="utf-8")
@@ -56,6 +57,7 @@ def test_a_modality_of_ones_own_is_one_file(request, tmp_path, monkeypatch):
         radar.load(np.zeros((201, 4)))
 
 
+@pytest.mark.slow
 def test_the_objective_of_several_senses_brings_them_together(request):
     (code,) = blocks(request, "contrast.md")
     names = {}
@@ -77,6 +79,7 @@ def test_the_objective_of_several_senses_brings_them_together(request):
     assert alone != loss
 
 
+@pytest.mark.slow
 def test_a_language_model_is_given_eyes(request):
     (code,) = blocks(request, "captions.md")
     found = {}

@@ -83,6 +83,7 @@ def test_too_many_in_a_row_end_the_run_and_say_which_samples_and_which_part(tmp_
     assert found["gradient_norms"].keys() >= {"encoder.latents", "decoders.label"}
 
 
+@pytest.mark.slow
 def test_a_run_with_one_bad_step_resumes_bit_for_bit(tmp_path):
     experiment = tiny_experiment(broken=BAD)
     fit(experiment, tmp_path / "whole", log_every=1)
@@ -111,6 +112,7 @@ def test_a_signal_ends_the_session_at_its_step_saved(name, tmp_path, whole):
     assert log_without_rates(whole[0]) == log_without_rates(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_signal_during_pretraining_ends_the_run(tmp_path):
     first = tiny_experiment()
 
@@ -196,12 +198,14 @@ def test_a_run_that_went_back_resumes_bit_for_bit(tmp_path):
     assert equal(*[final_state(experiment, tmp_path / name) for name in ("whole", "parts")])
 
 
+@pytest.mark.slow
 def test_the_same_jump_without_the_option_is_trained_on(tmp_path):
     item = spiking(0).batches.item_numbers(9)[0][0]
     fit(dataclasses.replace(spiking(item), spike=None), tmp_path, log_every=1)
     assert max(line["loss"] for line in log_without_rates(tmp_path) if line["group"] == "train") > 1000
 
 
+@pytest.mark.slow
 def test_too_many_rollbacks_end_the_run(tmp_path):
     item = spiking(0).batches.item_numbers(9)[0][0]
     with pytest.raises(TrainingError, match=r"the loss rose to 1\d\d\d\.\d+ before step 10.*after 0 rollbacks"):

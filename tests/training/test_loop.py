@@ -149,6 +149,7 @@ def test_train_2_and_resume_2_equals_train_4_bit_for_bit(tmp_path, make, whole):
     assert np.array_equal(*[ask(model, probe)["label"] for model in models])
 
 
+@pytest.mark.slow
 def test_a_crash_between_checkpoints_loses_only_the_steps_since(tmp_path, whole):
     crashing = tiny_experiment()
     calls = []
