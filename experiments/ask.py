@@ -48,7 +48,7 @@ from perceiver.training.evaluation import Judged, Sums, Task, figures_of, scores
 from perceiver.training.experiment import Experiment, Objective
 from perceiver.training.optimizers import muon, warmup_cosine
 
-SIDE, POINTS, QUESTION, LETTERS, BATCH = 32, 256, 64, 20, 64
+SIDE, POINTS, QUESTION, LETTERS, BATCH = 32, 128, 64, 20, 64
 """Pixels of a picture, laser points, bytes of a question and of an answer, and questions of one compiled call."""
 WORDS = "question"
 SENSES = ("image", "sound", "second", "points")
@@ -291,7 +291,7 @@ def commonest(train: Mapping[str, Sequence[Thing]], test: Sequence[Asked]) -> di
 def ask(
     *,
     root: Path | None = None,
-    steps: int = 1500,
+    steps: int = 1200,
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 1.5e-3,
