@@ -87,8 +87,10 @@ def export(source: str | Path, folder: str | Path | None = None, *, onnx: bool =
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a model folder that has more than its manifest says: it is replaced as a whole."""
-    if (folder / MANIFEST).is_file():
+    """Refuse a folder that is no model's, or has more than its manifest says: it is replaced as a whole."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / MANIFEST).is_file():
+            raise InputError(f"{folder}: exists and is not a model folder, so it is not overwritten")
         foreign = {path.name for path in folder.iterdir()} - read_manifest(folder).keys() - {MANIFEST}
         if foreign:
             raise InputError(f"{folder}: not in its manifest, so that it would be lost: {', '.join(sorted(foreign))}")

@@ -58,7 +58,8 @@ def as_onnx(model: Perceiver) -> bytes:
 
     # Constants such as positions are computed here: jax2onnx replaces functions of JAX's that make them.
     answers = answer_shapes(model)
-    logging.getLogger("jax2onnx").setLevel(logging.ERROR)  # it tells at length of what it cannot translate
+    for name in ("jax2onnx", "onnx_ir"):  # they tell at length of what they leave out
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(action="ignore"):  # it uses what JAX and flax are about to give up
         proto = require("jax2onnx", "onnx").to_onnx(
             flat,
