@@ -69,8 +69,11 @@ def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     Splash is taken for bfloat16 without dropout and heads of up to 256 channels, which are padded to a multiple of 128,
     where there are logits enough for tiles and one mask for all queries.
     """
-    if not isinstance(problem.batch, int):  # any number, on any platform: a program that is exported
-        return Backend.XLA
+    heads, widths = problem.heads, (problem.qk_width * problem.heads, problem.v_width * problem.heads)
+    channels = problem.channels
+    folded = channels is not None and folding_pays(problem.queries, problem.keys, heads, channels, *widths)
+    if not isinstance(problem.batch, int):  # a program that is exported, for any number on any platform
+        return Backend.FOLDED if folded else Backend.XLA
     platform = jax.default_backend() if platform is None else platform
     if parts() > 1 and problem.keys >= FEWEST and problem.keys % parts() == 0:
         return Backend.PARTS
@@ -82,8 +85,7 @@ def choose_backend(problem: Problem, platform: str | None = None) -> Backend:
     plain = problem.dtype == jnp.bfloat16 and not problem.dropout and not problem.by_query
     if platform == "tpu" and plain and width <= 256 and logits > DEVICE_LOGITS:
         return Backend.SPLASH
-    heads, widths = problem.heads, (problem.qk_width * problem.heads, problem.v_width * problem.heads)
-    if problem.channels is not None and folding_pays(problem.queries, problem.keys, heads, problem.channels, *widths):
+    if folded:
         return Backend.FOLDED
     return Backend.TILED if logits > (CPU_LOGITS if platform == "cpu" else DEVICE_LOGITS) else Backend.XLA
 

@@ -104,9 +104,10 @@ def _in_groups(rows: Array, tokens: Array, mask: Array | None, key: jax.Array | 
 def group(batch: int, rows: int, keys: int) -> int:
     """Samples to look at together: all on an accelerator, on a CPU a divisor of the batch that leaves keys enough.
 
-    On a mesh all as well, whose devices share the batch: taking turns would bring it together again.
+    On a mesh all as well, whose devices share the batch: taking turns would bring it together again. And in exported
+    programs, whose batch is any number.
     """
-    if jax.default_backend() != "cpu" or not jax.sharding.get_abstract_mesh().empty:
+    if not isinstance(batch, int) or jax.default_backend() != "cpu" or not jax.sharding.get_abstract_mesh().empty:
         return batch
     most = max(tile_size() // (rows * min(keys, 2 * FEWEST_KEYS)), 1)
     return max(count for count in range(1, batch + 1) if batch % count == 0 and count <= most)

@@ -36,8 +36,8 @@ def tile_size() -> int:
 
 
 def span(rows: int, keys: int) -> int:
-    """How many keys to look at together when `rows` queries do."""
-    return min(keys, max(FEWEST_KEYS, tile_size() // rows))
+    """How many keys to look at together when `rows` queries do; all where that is any number, in exported programs."""
+    return keys if not isinstance(rows, int) else min(keys, max(FEWEST_KEYS, tile_size() // rows))
 
 
 def sweep(count: int, size: int, step: Callable[[Any, Any, int], Any], carry: Any) -> Any:

@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import perceiver as p
 from perceiver import cli
+from perceiver.attend import Backend, Problem, choose_backend
 from perceiver.control.policy import Policy
 from perceiver.errors import ConfigError, InputError
 from perceiver.export import DESCRIPTION, NEAR, PROGRAM, describe, draw, export, measure
+from perceiver.folded import attend_tokens
 from perceiver.programs import as_onnx, as_program, run_model, run_onnx, run_program
 from perceiver.saving import load, read_folder
 from tests.models import close, noisy, tiny_inputs
@@ -140,6 +143,25 @@ def test_a_model_without_a_robot_answers_everything():
     for name, wanted in run_model(model)(sample).items():
         close(answers[name], wanted, 1e-5)
     assert describe(model, (PROGRAM,))["answers"]["pixels"]["shape"] == ["b", 2, 3, 2]
+
+
+def test_many_keys_are_looked_at_as_in_the_model():
+    pytest.importorskip("flatbuffers")
+    (any_number,) = jax.export.symbolic_shape("b")
+    problem = Problem(any_number, 2, 4, 2048, 8, 8, jnp.dtype("float32"), channels=8)
+    assert choose_backend(problem) is Backend.FOLDED
+    assert choose_backend(problem._replace(channels=None)) is Backend.XLA
+    rng = np.random.default_rng(0)
+    queries, tokens = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4, 2, 8), (3, 2048, 8)))
+    mask = rng.random((3, 1, 1, 2048)) < 0.5
+    look = jax.jit(lambda *given: attend_tokens(*given, epsilon=1e-5))
+    shapes = [jax.ShapeDtypeStruct((any_number, *x.shape[1:]), x.dtype) for x in (queries, tokens, mask)]
+    content = jax.export.export(look, platforms=("cpu", "cuda", "tpu"))(*shapes).serialize()
+    exported = jax.export.deserialize(content).call
+    for count in (1, 3):
+        given = [x[:count] for x in (queries, tokens, mask)]
+        for answer, wanted in zip(exported(*given), look(*given), strict=True):
+            close(answer, wanted, 1e-5)
 
 
 def test_a_program_that_answers_otherwise_is_not_written():
