@@ -8,6 +8,7 @@ https://github.com/Physical-Intelligence/openpi. Of our own: "reset": True in an
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
 import hmac
 import http
@@ -95,26 +96,17 @@ class Server:
     def stop(self) -> None:
         """End `run`: nothing new is taken, and what is being computed is still answered. From any thread."""
         if self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # where it has ended already
+                self._loop.call_soon_threadsafe(self._stop.set)
 
     async def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Serve until `stop`. ready: called when clients can connect."""
-        from websockets.asyncio.server import serve
+        """Serve until `stop`. ready: called when clients can connect.
 
+        Raises:
+            InputError: host and port cannot be listened on.
+        """
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        quiet = logging.getLogger(f"{__name__}.connections")  # what any stranger can make it say is no news
-        quiet.setLevel(logging.CRITICAL)
-        async with serve(
-            self._converse,
-            self.host,
-            self.port,
-            process_request=self._admit,
-            origins=[None],  # no page in a browser, which could reach a loopback address too
-            max_size=self.limits.frame,
-            max_queue=1,
-            compression=None,
-            logger=quiet,
-        ) as server:
+        async with await self._listening() as server:
             self.port = server.sockets[0].getsockname()[1]
             if ready is not None:
                 ready()
@@ -123,6 +115,26 @@ class Server:
             while self._busy and time.monotonic() < until:
                 await asyncio.sleep(0.01)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _listening(self) -> Any:
+        from websockets.asyncio.server import serve
+
+        quiet = logging.getLogger(f"{__name__}.connections")  # what any stranger can make it say is no news
+        quiet.setLevel(logging.CRITICAL)
+        try:
+            return await serve(
+                self._converse,
+                self.host,
+                self.port,
+                process_request=self._admit,
+                origins=[None],  # no page in a browser, which could reach a loopback address too
+                max_size=self.limits.frame,
+                max_queue=1,
+                compression=None,
+                logger=quiet,
+            )
+        except OSError as error:
+            raise InputError(f"{self.host}:{self.port}: cannot be listened on: {error.strerror}") from None
 
     def _admit(self, connection: Any, request: Any) -> Any:
         """None for a client that may come in, else what it is told."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import perceiver as p
-from perceiver import ConfigError
+from perceiver import ConfigError, InputError
 from perceiver.control.policy import Fallback, Instead, Policy
 from tests.models import close, noisy
 
@@ -258,6 +258,11 @@ def test_a_server_that_stops_answers_what_it_has_begun(policy, held):
             with pytest.raises(ConnectionClosed) as ended:
                 client.connection.recv(timeout=30)
             assert ended.value.rcvd.code in (1000, 1001)
+
+
+def test_a_port_that_is_taken_is_named(policy):
+    with serving(policy) as server, pytest.raises(InputError, match=f"127.0.0.1:{server.port}: cannot be listened on"):
+        asyncio.run(Server(policy, port=server.port).run())
 
 
 def test_a_server_that_cannot_be_is_refused(policy):
