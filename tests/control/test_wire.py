@@ -79,3 +79,22 @@ def test_objects_are_never_sent():
     for value in (np.array([object()]), np.array([1j]), object(), {"a": {1, 2}}):
         with pytest.raises(InputError, match="expected"):
             encode(value)
+
+
+def test_damaged_frames_are_read_or_refused_and_nothing_else():
+    rng = np.random.default_rng(0)
+    whole = encode(
+        {"observation.state": np.arange(4, dtype=np.float32), "task": "go", "one": np.float64(2.0), "no": [None]}
+    )
+    read = refused = 0
+    for _ in range(3000):
+        frame = bytearray(whole[: rng.integers(1, len(whole) + 1)] if rng.random() < 0.3 else whole)
+        for place in rng.integers(0, len(frame), rng.integers(1, 4)):
+            frame[place] = rng.integers(0, 256)
+        try:
+            decode(bytes(frame))
+            read += 1
+        except InputError:
+            refused += 1
+    assert read > 100
+    assert refused > 1000
