@@ -22,7 +22,8 @@ UNLIKELY = np.log(1e-4)
 """Letters below this probability at a step are not tried by the beam search."""
 
 Scorer = Callable[[Sequence[tuple[int, ...]]], Float[np.ndarray, "n v"]]
-"""Texts, as ids, to the log-probability of each letter coming next; the column of the blank is not read."""
+"""Texts, as ids, to the log-probability of each letter coming next; and, in the column of the blank, of the text's end,
+or zeros there from what knows no ends."""
 
 
 def steps_needed(ids: Sequence[int] | Int[np.ndarray, "n"]) -> int:
@@ -80,7 +81,8 @@ def beam_search(log_probs: Float[np.ndarray, "t v"], beam: Beam) -> tuple[int, .
     texts: dict[tuple[int, ...], _Text] = {(): _Text(blank=0.0)}
     for row in np.asarray(log_probs, np.float64):
         texts = _step(texts, row, fused)
-    return max(texts, key=lambda text: texts[text].total + fused.of(text))
+    fused.look(texts)
+    return max(texts, key=lambda text: texts[text].total + fused.of(text) + fused.ending(text))
 
 
 def _step(texts: dict[tuple[int, ...], _Text], row: np.ndarray, fused: "_Fusion") -> dict[tuple[int, ...], _Text]:
@@ -126,6 +128,11 @@ class _Fusion:
             own = self.beam.bonus + self.beam.weight * float(known[text[-1]]) if known is not None else 0.0
             self._of[text] = self.of(text[:-1]) + own
         return self._of[text]
+
+    def ending(self, text: tuple[int, ...]) -> float:
+        """What is added to a text that ends there."""
+        known = self._next.get(text)
+        return 0.0 if known is None else self.beam.weight * float(known[BLANK])
 
 
 def align(log_probs: Float[np.ndarray, "t v"], ids: Sequence[int]) -> Int[np.ndarray, "n 2"]:

@@ -1,4 +1,4 @@
-"""A language model of bytes as what a search for letters asks: shallow fusion."""
+"""Language models as what a search for letters asks: shallow fusion."""
 
 import functools
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from flax import nnx
 
 from perceiver.adapters.text import BOS, SPECIALS, Bytes
 from perceiver.autoregressive import Autoregressive
-from perceiver.ctc import Scorer
+from perceiver.ctc import BLANK, Scorer
 from perceiver.decoders.transcripts import CTC
-from perceiver.errors import ConfigError
+from perceiver.errors import ConfigError, InputError
 from perceiver.typing import Float
 
 ROWS = 16
@@ -36,7 +36,7 @@ def letter_scorer(model: Autoregressive, head: CTC) -> Scorer:
     wide = [letter for letter in head.alphabet if not letter.isascii()]
     if wide:
         raise ConfigError(f"expected an alphabet of letters of one byte, got {''.join(wide)!r}")
-    columns = np.array([BOS, *(ord(letter) + SPECIALS for letter in head.alphabet)])
+    columns = np.array([BOS, *(ord(letter) + SPECIALS for letter in head.alphabet)])  # a text starts with BOS
     length = min(LENGTH, text.max_length)
     graph, state = nnx.split(model)
 
@@ -48,9 +48,43 @@ def letter_scorer(model: Autoregressive, head: CTC) -> Scorer:
             for row, own in enumerate(some):
                 ids[row, : len(own)], lengths[row] = own, len(own)
             found.append(np.asarray(_following(graph, state, ids, lengths))[: len(some), columns])
-        return np.concatenate(found)
+        whole = np.concatenate(found)
+        whole[:, BLANK] = 0.0  # running text has no ends
+        return whole
 
     return scores
+
+
+def counted_scorer(texts: Sequence[str], head: CTC, order: int = 8) -> Scorer:
+    """What letters follow which in some texts, their ends included; for `Beam.scorer`.
+
+    Runs of up to `order` letters are counted, and shorter ones stand in for what is rare (Witten and Bell, IEEE Trans.
+    Information Theory 37, 1991).
+
+    Raises:
+        InputError: no texts, or a letter that is not in the alphabet.
+    """
+    if not texts:
+        raise InputError("texts: expected at least one to count the letters of, got none")
+    width = len(head.alphabet) + 1
+    counts: dict[tuple[int, ...], Float[np.ndarray, v]] = {}
+    for text in texts:
+        ids = (BLANK, *head.encode(text).tolist(), BLANK)  # the blank stands for both ends
+        for place in range(1, len(ids)):
+            for start in range(max(place - order + 1, 0), place + 1):
+                counts.setdefault(ids[start:place], np.zeros(width))[ids[place]] += 1.0
+
+    def following(before: tuple[int, ...]) -> Float[np.ndarray, "v"]:
+        shares = np.full(width, 1.0 / width)
+        for start in range(len(before), -1, -1):
+            own = counts.get(before[start:])
+            if own is None:
+                break
+            kinds = np.count_nonzero(own)
+            shares = (own + kinds * shares) / (own.sum() + kinds)
+        return np.log(shares)
+
+    return lambda asked: np.stack([following((BLANK, *text)[-(order - 1) :]) for text in asked])
 
 
 @functools.partial(jax.jit, static_argnames="graph")

@@ -61,7 +61,7 @@ def test_a_language_model_is_added_with_its_weight_and_the_bonus_for_each_letter
     beam = Beam(width=500, scorer=lambda texts: np.stack([table[t[-1] if t else 0] for t in texts]), weight=0.7)
 
     def fused(text):
-        own = sum(table[before, letter] for before, letter in zip((0, *text), text, strict=False))
+        own = sum(table[before, letter] for before, letter in zip((0, *text), (*text, BLANK), strict=True))
         return texts[text] + 0.7 * own + 0.5 * len(text)
 
     texts = by_text(logs)
