@@ -200,6 +200,7 @@ class LogMel(Sound):
     samples: the budget. sample_rate: Hz. spectrogram: how it is computed (`perceiver.spectrogram` has Whisper's and
     Kaldi's). patch: (frames, mels) of one token; mels=None takes them all. Frames that do not fill a patch are left
     out at the end. mean, std: one number each, or one per mel, of the log-mels; empty for none.
+    border: frames on either side that a token sees besides, so that tokens overlap. project, hidden: as for Image.
     position: two axes, time and pitch.
     whole_clip: let time run from -1 to 1 over each clip's own length, not over the budget: what is spoken slowly then
         looks like what is spoken fast.
@@ -209,6 +210,8 @@ class LogMel(Sound):
     spectrogram: Spectrogram
     sample_rate: int = preprocessing_field()
     patch: tuple[int, int | None] = (1, None)
+    border: int = 0
+    hidden: int | None = None
     project: int | None = None
     position: Position = Fourier(bands=32)
     whole_clip: bool = False
@@ -223,6 +226,11 @@ class LogMel(Sound):
         frames, mels = self.patch[0], self.bands_per_patch
         if min(frames, mels) < 1 or self.bands % mels or self.frames < frames:
             raise ConfigError(f"LogMel: {self.frames} x {self.bands} (frames x mels) has no patches of {self.patch}")
+        if self.border < 0 or (self.hidden is not None and self.project is None):
+            raise ConfigError(
+                f"LogMel: expected a border of at least 0 frames, and a project behind hidden, got {self.border}, "
+                f"{self.project} and {self.hidden}"
+            )
         if len(self.mean) > 1:
             check_statistics("LogMel", self.bands, self.mean, self.std)
         else:
@@ -257,7 +265,12 @@ class LogMel(Sound):
     @property
     def channels(self) -> int:
         """See Adapter."""
-        return embed_channels(self.patch[0] * self.bands_per_patch, self.project, self.position, 2)
+        return embed_channels(self.features, self.project, self.position, 2)
+
+    @property
+    def features(self) -> int:
+        """Numbers of one token, its border included."""
+        return (self.patch[0] + 2 * self.border) * self.bands_per_patch
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> "LogMelTokens":
         """See Adapter."""
@@ -269,8 +282,8 @@ class LogMelTokens(nnx.Module):
 
     def __init__(self, config: LogMel, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
-        features = config.patch[0] * config.bands_per_patch
-        self.embed = Embed(features, config.project, config.position, config.grid, dtype=dtype, rngs=rngs)
+        kind: dict[str, Any] = {"hidden": config.hidden, "dtype": dtype, "rngs": rngs}
+        self.embed = Embed(config.features, config.project, config.position, config.grid, **kind)
 
     def __call__(self, raw: Array, mask: Array | None = None) -> Tokens:
         """[b, n] -> Tokens [b, patches, channels], time slowest; a patch is real where its first sample is.
@@ -285,8 +298,7 @@ class LogMelTokens(nnx.Module):
         step = config.patch[0] * config.spectrogram.hop
         if raw.shape[1] < config.samples:
             times = min(times, -(-raw.shape[1] // step))
-        mels = mels[:, : times * config.patch[0]]
-        values = rearrange(mels, "b (t f) (m p) -> b (t m) (f p)", f=config.patch[0], p=config.bands_per_patch)
+        values = rearrange(self.overlapping(mels, times), "b t f (m p) -> b (t m) (f p)", p=config.bands_per_patch)
         if real is not None:
             starts = np.minimum(np.arange(times) * step, config.samples - 1)
             real = jnp.repeat(real[:, starts], pitches, axis=1)
@@ -296,3 +308,9 @@ class LogMelTokens(nnx.Module):
             own = over_clip(steps, real[:, ::pitches].sum(axis=1))
             places = jnp.stack([own, jnp.broadcast_to(places[:, 1], own.shape)], axis=-1)
         return self.embed(values, places, real)
+
+    def overlapping(self, mels: Array, times: int) -> Array:
+        """The frames of each patch and its border [b, times, frames, mels]; beyond the ends of all there are zeros."""
+        size, border = self.config.patch[0], self.config.border
+        wide = jnp.pad(mels, ((0, 0), (border, border), (0, 0)))
+        return wide[:, np.arange(times)[:, None] * size + np.arange(size + 2 * border)]

@@ -35,6 +35,20 @@ def test_patches_of_the_spectrogram_are_tokens_with_time_slowest():
     np.testing.assert_allclose(values[0, 3, 4:6], [0, 1], atol=1e-6)
 
 
+def test_a_border_shows_the_frames_around_a_patch():
+    config = dataclasses.replace(LOGMEL, border=3)
+    values = built(config)(CLIPS["logmel"]).values
+    assert values.shape == (2, config.tokens, config.channels)
+    mels = (np.asarray(MELS(CLIPS["logmel"])) - 1) / 2
+    wide = np.pad(mels, ((0, 0), (3, 3), (0, 0)))
+    close(values[1, 0, :16], wide[1, :8, :2].ravel(), 1e-6)  # nothing is in front of the first
+    close(values[1, 5, :16], wide[1, 4:12, 2:].ravel(), 1e-6)
+    short = built(config)(CLIPS["logmel"][:, :40])
+    whole = built(config)(CLIPS["logmel"], np.broadcast_to(np.arange(96) < 40, (2, 96)))
+    close(whole.values[:, : short.values.shape[1]], short.values, 1e-6)
+    assert built(dataclasses.replace(config, project=5, hidden=7))(CLIPS["logmel"]).values.shape == (2, 6, 5 + 10)
+
+
 def test_statistics_may_be_one_for_each_mel():
     mean, std = (1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 1.0, 2.0)
     config = p.LogMel(96, MELS, sample_rate=8000, position=p.Fourier(bands=2), mean=mean, std=std)
@@ -100,6 +114,8 @@ def test_configs_that_cannot_be_are_refused():
         p.LogMel(96, MELS, sample_rate=8000, patch=(1, 3))
     with pytest.raises(ConfigError, match="has no patches of"):
         p.LogMel(96, MELS, sample_rate=8000, patch=(8, 4))
+    with pytest.raises(ConfigError, match="expected a border of at least 0 frames, and a project behind hidden"):
+        dataclasses.replace(LOGMEL, hidden=7)
     with pytest.raises(ConfigError, match="expected 4 means and deviations, got 2 and 2"):
         p.LogMel(96, MELS, sample_rate=8000, mean=(1.0, 1.0), std=(1.0, 1.0))
 
