@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from perceiver.console import parse
-from perceiver.errors import InputError
+from perceiver.errors import InputError, naming
 
 if TYPE_CHECKING:
     from perceiver.ctc import Beam
@@ -28,13 +28,15 @@ class Search:
     Attributes:
         beam: Texts that are kept at each step; 0 takes the likeliest letter of each step.
         letters: Write letter by letter, with a model that has a decoder which spells; not by CTC.
-        language: Language model of bytes that helps to choose, such as runs/language_model; needs a beam.
-        weight: Of the language model's log-probabilities.
-        bonus: Added for each letter where a language model helps.
+        texts: File of what may be said, a text a line, whose letters are counted to help to choose; needs a beam.
+        language: Language model of bytes that helps in its place, such as runs/language_model.
+        weight: Of the log-probabilities of either.
+        bonus: Added for each letter where one of them helps.
     """
 
     beam: int = 0
     letters: bool = False
+    texts: Path | None = None
     language: str | None = None
     weight: float = 0.5
     bonus: float = 0.5
@@ -57,6 +59,7 @@ def transcribe(
         perceiver transcribe call.wav --model runs/speech
         perceiver transcribe call.wav --model runs/speech --words         and when, in seconds
         perceiver transcribe call.wav --model runs/speech --json
+        perceiver transcribe call.wav --model runs/speech --beam 16 --texts digits.txt
         perceiver transcribe call.wav --model runs/speech --beam 16 --language runs/language_model
         perceiver transcribe call.wav --model runs/speech/letters --letters --beam 4
 
@@ -91,8 +94,8 @@ def _found(loaded: Any, file: str, model: str, search: Search, overlap: float) -
     if search.letters:
         if not isinstance(loaded, Speller):
             raise InputError(f"--letters: expected a model with a decoder that spells, {model} has none")
-        if search.language is not None:
-            raise InputError("--language: expected a search by CTC, not --letters")
+        if search.language is not None or search.texts is not None:
+            raise InputError("--language and --texts: expected a search by CTC, not --letters")
         return dictate_all(loaded, [file], max(search.beam, 1), overlap)[0]
     hears = loaded.hearing if isinstance(loaded, Speller) else loaded
     if not isinstance(hears, Perceiver):
@@ -103,15 +106,23 @@ def _found(loaded: Any, file: str, model: str, search: Search, overlap: float) -
 def _beam(loaded: Any, search: Search) -> "Beam | None":
     """How widely is searched, and by whose advice."""
     from perceiver.ctc import Beam
-    from perceiver.fusion import letter_scorer
+    from perceiver.fusion import counted_scorer, letter_scorer
+    from perceiver.io.files import existing_file, refusing
     from perceiver.pretrained import from_pretrained
     from perceiver.transcription import steps_of
 
-    if search.beam == 0:
-        if search.language is not None:
-            raise InputError("--language: expected a --beam to search with, such as --beam 16")
-        return None
-    if search.language is None:
-        return Beam(search.beam)
+    helps = [name for name in ("texts", "language") if getattr(search, name) is not None]
+    if helps and search.beam == 0:
+        raise InputError(f"--{helps[0]}: expected a --beam to search with, such as --beam 16")
+    if len(helps) == 2:
+        raise InputError("--texts and --language: expected one of them")
+    if not helps:
+        return Beam(search.beam) if search.beam else None
     head = loaded.config.outputs[steps_of(loaded.config).output].head
-    return Beam(search.beam, letter_scorer(from_pretrained(search.language), head), search.weight, search.bonus)
+    if search.texts is None:
+        scorer = letter_scorer(from_pretrained(str(search.language)), head)
+    else:
+        with naming(str(search.texts)), refusing("texts in UTF-8, one a line"):
+            lines = existing_file(search.texts).read_text(encoding="utf-8").splitlines()
+            scorer = counted_scorer([line.strip() for line in lines if line.strip()], head)
+    return Beam(search.beam, scorer, search.weight, search.bonus)

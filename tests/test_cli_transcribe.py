@@ -64,6 +64,17 @@ def test_a_language_model_helps_to_search(place, capsys):
     assert said(place, capsys, *options) != said(place, capsys, "--beam", "4")
 
 
+def test_texts_help_to_search(place, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("abab\n\nab\n", encoding="utf-8")
+    options = ["--beam", "4", "--texts", str(tmp_path / "texts.txt"), "--weight", "20"]
+    assert "c" in said(place, capsys, "--beam", "4")
+    assert "c" not in said(place, capsys, *options)
+    (tmp_path / "texts.txt").write_text("a?b\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        said(place, capsys, *options)
+    assert "texts.txt: expected letters of 'abc', got '?'" in capsys.readouterr().err
+
+
 def test_a_speller_writes_letter_by_letter_or_by_its_ctc(place, capsys):
     def by(*words):
         cli.main(["transcribe", str(place / "sound.wav"), "--model", str(place / "speller"), *words])
