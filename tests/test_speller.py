@@ -90,6 +90,7 @@ def _loss(graph, state, batch):
     return spelling_objective(weight=0.25)(nnx.merge(graph, state), batch, None)
 
 
+@pytest.mark.slow
 def test_the_objective_weighs_both_ways_of_writing(model):
     rng = np.random.default_rng(2)
     samples = [sample(0, rng) for _ in range(2)]

@@ -226,6 +226,7 @@ def test_steps_are_tokens_or_cells_of_time(query, samples):
     assert steps.real(mask[None]).sum() == 4
 
 
+@pytest.mark.slow
 def test_steps_may_be_patches_of_the_waveform():
     sound = p.Waveform(SAMPLES, RATE, patch=50, position=p.Fourier(bands=2))
     model = noisy(dataclasses.replace(MODEL, inputs={"audio": sound}))
