@@ -6,7 +6,6 @@ perceiver train experiments/courier.py      (needs the extra robotics; no datase
 import functools
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,15 +21,15 @@ from perceiver.control.actions import action_loss, asker
 from perceiver.control.policy import Policy
 from perceiver.inference import ask_all
 from perceiver.objectives import absolute_error
-from perceiver.pipeline import Batch, Joined, Stream, training_stream
+from perceiver.pipeline import Batch, Joined, Source, training_stream
 from perceiver.saving import weights
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import muon, warmup_cosine
 
 VALIDATION, TEST, GATHERING = 1_000_000, 2_000_000, 3_000_000
 """The first seeds of arenas that are not trained on, and of those where a policy drives and the expert corrects."""
-WEIGHT = 0.5
-"""Weight of the error of where the crates are, beside that of the actions."""
+WEIGHT, DROPOUT = 0.5, 0.15
+"""Weight of the error of where the crates are, beside that of the actions; chance that a sensor fails in training."""
 
 
 def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -58,14 +57,37 @@ def validated(model: Perceiver, moments: Demonstrations, most: int = 1500) -> di
     return {"explained": float(1.0 - error / blind), **metres}
 
 
-def driver(model: Perceiver | None) -> tuple[Any, str]:
-    """What makes the policy of a trained model, and what its demonstrations are called on disk."""
-    if model is None:
-        return None, "expert"
-    digest = hashlib.sha256()
+class Lessons:
+    """What is recorded for a run, when it is asked for, in a folder; what is there already is read."""
+
+    def __init__(self, folder: Path, episodes: int):
+        self._record = functools.partial(demonstrations, folder, horizon=HORIZON)
+        self._episodes, self._taught = episodes, list[Demonstrations]()
+
+    def after(self, model: Perceiver | None) -> Source:
+        """The expert's demonstrations; and with a trained model also what the expert would do where that model drives,
+        a quarter as many episodes, beside all that was given before.
+        """
+        if model is None:
+            self._taught = [self._record(0, self._episodes)]
+        else:
+            first, count = GATHERING + self._episodes * len(self._taught), max(self._episodes // 4, 1)
+            self._taught.append(
+                self._record(first, count, driver=lambda: Policy(model), name=f"corrected-{_digest(model)}")
+            )
+        return Joined(self._taught)
+
+    @functools.cached_property
+    def unseen(self) -> Demonstrations:
+        """Demonstrations in arenas that are not trained on."""
+        return self._record(VALIDATION, max(min(60, self._episodes // 8), 1))
+
+
+def _digest(model: Perceiver) -> str:
+    whole = hashlib.sha256()
     for name, array in sorted(weights(model).items()):
-        digest.update(name.encode() + np.asarray(array).tobytes())
-    return (lambda: Policy(model)), f"corrected-{digest.hexdigest()[:12]}"
+        whole.update(name.encode() + np.asarray(array).tobytes())
+    return whole.hexdigest()[:12]
 
 
 def courier(
@@ -116,21 +138,8 @@ def courier(
         channels=16,
         depth=1,
     )
-    record = functools.partial(demonstrations, recordings, horizon=HORIZON)
-    taught: list[Demonstrations] = []
-
-    def batches(driving: Perceiver | None) -> Stream:
-        drives, name = driver(driving)
-        first, count = (0, episodes) if driving is None else (GATHERING + episodes * len(taught), max(episodes // 4, 1))
-        taught.append(record(first, count, driver=drives, name=name))
-        return training_stream(
-            Joined(taught), functools.partial(sample, dropout=0.15 if dropout else 0.0), seed=seed, batch=batch
-        )
-
-    @functools.cache
-    def unseen() -> Demonstrations:
-        return record(VALIDATION, max(min(60, episodes // 8), 1))
-
+    lessons = Lessons(recordings, episodes)
+    change = functools.partial(sample, dropout=DROPOUT if dropout else 0.0)
     judge = Judge(range(TEST, TEST + judged), most_steps)
     shown = Judge(judge.seeds[:8], most_steps)
     rate = functools.partial(warmup_cosine, steps=steps)
@@ -139,13 +148,13 @@ def courier(
         experiment = Experiment(
             name="courier",
             model=model(latents, channels, depth),
-            batches=batches,
+            batches=lambda m: training_stream(lessons.after(m), change, seed=seed, batch=batch),
             objective=objective,
             optimizer=muon(rate(2 * learning_rate), rate(learning_rate), weight_decay=0.05),
             steps=steps,
             batch=batch,
             seed=seed,
-            validate=lambda m: validated(m, unseen()),
+            validate=lambda m: validated(m, lessons.unseen),
             best="explained",
             test=judge.scored,
             baselines=judge.beside,
