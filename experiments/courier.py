@@ -94,7 +94,7 @@ def courier(
     *,
     recordings: Path = Path("runs/demonstrations"),
     episodes: int = 1600,
-    steps: int = 3400,
+    steps: int = 2200,
     batch: int = 32,
     seed: int = 0,
     learning_rate: float = 2e-3,

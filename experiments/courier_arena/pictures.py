@@ -1,5 +1,6 @@
 """Arenas from above, with the ways through them."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,14 @@ def paths_from_above(environment: Courier, ways: Mapping[str, Sequence[Trajector
             x, y, _ = trajectories[place].places.T
             lines += axes.plot(x, y, color=colour, linewidth=1.6, alpha=0.85)
             axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=4)
-        axes.set_title(f"{episode.instruction.text}\n{first[place].outcome}", fontsize=7, wrap=True)
+        axes.set_title(f"{_lines(episode.instruction.text)}\n{first[place].outcome}", fontsize=7)
     fig.legend(lines[: len(ways)], list(ways), loc="outside lower center", ncols=len(ways), fontsize=9)
     fig.savefig(path, dpi=110)
+
+
+def _lines(text: str) -> str:
+    """Broken where it would be wider than an arena."""
+    return textwrap.fill(text, 45)
 
 
 def arena(axes: Any, layout: Layout, goal: int) -> None:
@@ -78,7 +84,7 @@ def animation(environment: Courier, trajectory: Trajectory, path: Path) -> None:
     fig = figure(4.2, 4.5)
     axes = fig.add_subplot()
     arena(axes, episode.layout, episode.instruction.goal)
-    axes.set_title(episode.instruction.text, fontsize=8, wrap=True)
+    axes.set_title(_lines(episode.instruction.text), fontsize=8)
     (way,) = axes.plot([], [], color=LINES[0], linewidth=1.5)
     (robot,) = axes.plot([], [], "o", color=LINES[0], markersize=12)
     (nose,) = axes.plot([], [], color="white", linewidth=2)
