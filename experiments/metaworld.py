@@ -57,21 +57,20 @@ TASKS_LEARNED = ("reach-v3", "push-v3", "drawer-open-v3", "button-press-topdown-
 def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
     """The arm, what is around it and words to a chunk of actions."""
     near, turn = (0.2,) * 3, (0.7,) * 4
+    around = (*near, *turn, *near, *turn, *near, *near)
     return PerceiverConfig(
         inputs={
-            "arm": State(STATE_DIMS, project=channels, mean=(0.0, 0.6, 0.2, 0.5), std=(0.2, 0.2, 0.15, 0.4)),
-            "world": State(
-                WORLD_DIMS, project=channels, mean=(0.0,) * WORLD_DIMS, std=(*near, *turn, *near, *turn, *near, *near)
-            ),
+            "arm": State(STATE_DIMS, project=channels // 2, mean=(0.0, 0.6, 0.2, 0.5), std=(0.2, 0.2, 0.15, 0.4)),
+            "world": State(WORLD_DIMS, project=channels // 2, mean=(0.0,) * WORLD_DIMS, std=around),
             # Words that were never heard must say nothing, so their table starts at almost nothing.
-            "text": Bytes(64, width=channels, truncate=True, ngrams=Ngrams((4,), 4096, scale=1e-3, words=True)),
+            "text": Bytes(48, width=32, truncate=True, ngrams=Ngrams((4,), 4096, scale=1e-3, words=True)),
         },
         encoder=Encoder(
             latents,
             channels,
             depth,
-            cross=Block(heads=4, qk_channels=channels, v_channels=channels),
-            latent=Block(heads=4, widening=4),
+            cross=Block(heads=4, qk_channels=channels // 2, v_channels=channels),
+            latent=Block(heads=4, widening=2),
         ),
         outputs={"action": Output(Chunk(HORIZON, ACTION_DIMS, mean=(0.0,) * 4, std=(0.6,) * 4), cross=Block(heads=4))},
         robot=Robot(RATE, {"arm": Sensor(STATE), "world": Sensor(WORLD), "text": Sensor(TASK)}),
@@ -143,7 +142,7 @@ def metaworld(
     recordings: Path = Path("runs/demonstrations"),
     episodes: int = 100,
     steps: int = 4000,
-    batch: int = 128,
+    batch: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,
     judged: int = 30,
