@@ -1,6 +1,19 @@
 """A robot on two wheels, told in words which crate to drive to and on which side of a wall, in a simulator.
 
 perceiver train experiments/courier.py      (needs the extra robotics; no dataset: the demonstrations are recorded)
+
+The policy has a LiDAR, two microphones, odometry and the bytes of the instruction; `experiments.courier_arena` says
+what each of them is needed for. It learns chunks of wheel speeds from a scripted expert, and beside them where the
+crates are. Episodes of the test are in arenas and in wordings that training never saw.
+
+Seed 0, 19 minutes of training on one core that other work shared, and the recording of 1,600 demonstrations before: of
+100 episodes it delivers 89 % (81 to 94); the expert, which knows where everything stands, 100 %, wheels at random none.
+That is a little short of the aim, 90 % of what the expert does. Whatever went wrong ended at another crate than the one
+that was asked for.
+
+With one sensor failed all the time, on the same 100 episodes: without sound 53 % (43 to 62; half of the instructions
+name the crate that sounds), without odometry 88 % (80 to 93), without LiDAR 28 % (20 to 37), without the words 27 % (19
+to 36). Training without sensors that fail (`--no-dropout`), corrections (`--dagger`) and other seeds were not measured.
 """
 
 import functools

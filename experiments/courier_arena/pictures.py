@@ -43,7 +43,7 @@ def paths_from_above(environment: Courier, ways: Mapping[str, Sequence[Trajector
 
 def _lines(text: str) -> str:
     """Broken where it would be wider than an arena."""
-    return textwrap.fill(text, 45)
+    return textwrap.fill(text, 58)
 
 
 def arena(axes: Any, layout: Layout, goal: int) -> None:
