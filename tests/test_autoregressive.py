@@ -56,7 +56,14 @@ def compiled(name):
     return stepped, jax.jit(read)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rotary",
+        "looks twice, from one place ahead",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list(KINDS)[2:]),
+    ],
+)
 def test_what_is_kept_says_the_same_as_reading_all_again_and_nothing_recompiles(name):
     stepped, read = compiled(name)
     kept, ids = blank(made(name), 3), some_ids()

@@ -25,6 +25,7 @@ RECIPES = {
     "clipart": ["--batch", "4", "--channels", "16", "--latents", "4", "--depth", "1"],
     "digits_any": [*SMALL, "--voices", "20", "--no-beside"],
     "captions": [*SMALL, "--depth", "2"],
+    "language_model": [*SMALL, "--depth", "1", "--length", "16"],
     "ask": [*SMALL, "--depth", "1", "--no-beside"],
 }
 
