@@ -38,7 +38,7 @@ def paths_from_above(environment: Courier, ways: Mapping[str, Sequence[Trajector
             axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=4)
         axes.set_title(f"{_lines(episode.instruction.text)}\n{first[place].outcome}", fontsize=7)
     fig.legend(lines[: len(ways)], list(ways), loc="outside lower center", ncols=len(ways), fontsize=9)
-    fig.savefig(path, dpi=110)
+    fig.savefig(path, dpi=110, bbox_inches="tight")  # titles of several lines would be cut
 
 
 def _lines(text: str) -> str:
