@@ -69,14 +69,15 @@ def transcribe(
         search: How the text is searched.
         overlap: Seconds that the windows of a long sound share.
         words: Print a line for each word, with its start and end in seconds.
-        as_json: Print {"text": …, "seconds": …, "words": …} and nothing else on standard output.
+        as_json: Print {"text": …, "seconds": …, "complete": …, "words": …} and nothing else on standard output.
     """
     from perceiver.pretrained import from_pretrained
 
     found = _found(from_pretrained(model), str(file), model, search, overlap)
     if as_json:
         rows = [word._asdict() for word in found.words]
-        print(json.dumps({"text": found.text, "seconds": found.seconds, "words": rows}, ensure_ascii=False))
+        told = {"text": found.text, "seconds": found.seconds, "complete": found.complete, "words": rows}
+        print(json.dumps(told, ensure_ascii=False))
     elif words:
         for word in found.words:
             print(f"{word.start:9.2f} {word.end:9.2f}  {word.text}")

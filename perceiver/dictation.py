@@ -8,7 +8,7 @@ import numpy as np
 from perceiver.ctc import align, steps_needed
 from perceiver.inference import encode
 from perceiver.speller import Speller, spell
-from perceiver.transcription import BATCH, OVERLAP, Heard, Transcript, listen, quiet_ids, seam, words_of
+from perceiver.transcription import OVERLAP, Heard, Transcript, batches, listen, quiet_ids, seam, words_of
 from perceiver.typing import Float
 
 
@@ -16,17 +16,15 @@ def dictate_all(model: Speller, sources: Sequence[Any], width: int = 1, overlap:
     """What is said in each of some sounds, letter by letter; arguments and errors as for `transcribe`, `spell`.
 
     When a word is said comes from the CTC output of the same latents: the likeliest alignment of the letters. A text
-    that needs more steps than the sound has is no transcript of it, and its words share the time evenly.
+    that needs more steps than the sound has is no transcript of it, and its words share the time evenly. One that is
+    longer than the decoder can spell is cut, and the transcript not complete.
     """
     ears = listen(model.hearing, sources, overlap, model.config.output)
     clips = [clip for windows in ears.windows for clip in windows]
-    texts: list[tuple[int, ...]] = []
-    for start in range(0, len(clips), BATCH):
-        some = clips[start : start + BATCH]
-        filled = [*some, *[some[-1]] * (BATCH - len(some))]
-        raw, mask = np.stack([clip.raw for clip in filled]), np.stack([clip.mask for clip in filled])
+    texts: list[tuple[tuple[int, ...], bool]] = []
+    for raw, mask, count in batches(clips):
         latents = encode(model.hearing, {ears.steps.modality: raw}, {ears.steps.modality: mask})
-        texts += [ids for ids, _ in spell(model, latents, width)[: len(some)]]
+        texts += spell(model, latents, width)[:count]
     found, place = [], 0
     for number, windows in enumerate(ears.windows):
         own = slice(place, place + len(windows))
@@ -38,14 +36,14 @@ def dictate_all(model: Speller, sources: Sequence[Any], width: int = 1, overlap:
 def _put_together(
     model: Speller,
     log_probs: Sequence[Float[np.ndarray, "t v"]],
-    texts: Sequence[tuple[int, ...]],
+    texts: Sequence[tuple[tuple[int, ...], bool]],
     starts: Sequence[int],
     ears: Heard,
     number: int,
 ) -> Transcript:
     """The words of windows that overlap: from each those in front of the pause in which the next one takes over."""
     head, words, begun = model.config.head, [], 0
-    for place, (logs, ids) in enumerate(zip(log_probs, texts, strict=True)):
+    for place, (logs, (ids, _)) in enumerate(zip(log_probs, texts, strict=True)):
         ends = starts[place] + len(logs)
         if place + 1 < len(starts) and starts[place + 1] < ends:
             shared = ends - starts[place + 1]
@@ -54,7 +52,7 @@ def _put_together(
             if begun <= starts[place] + (first + last) / 2 < ends:
                 words.append((text, starts[place] + first, starts[place] + last))
         begun = ends
-    return ears.told(number, words)
+    return ears.told(number, words, all(ended for _, ended in texts))
 
 
 def _spans(log_probs: Float[np.ndarray, "t v"], ids: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Sounds of any length to text, with the time of each word, by a model that has an output CTC."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +33,12 @@ class Word(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """What is said. seconds: how long the sound is."""
+    """What is said. seconds: how long the sound is. complete: False where it was more than the model can spell."""
 
     text: str
     words: tuple[Word, ...]
     seconds: float
+    complete: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +147,13 @@ class Heard:
         clips = self.windows[number]
         return [(clip.start - clips[0].start) // self.steps.samples for clip in clips]
 
-    def told(self, number: int, words: Sequence[tuple[str, int, int]]) -> Transcript:
+    def told(self, number: int, words: Sequence[tuple[str, int, int]], complete: bool = True) -> Transcript:
         """Words of a sound, with their first and last step, as its transcript."""
         clips, step = self.windows[number], self.steps.seconds
         offset = clips[0].start / self.steps.rate
         end = (clips[-1].start + int(clips[-1].mask.sum())) / self.steps.rate
         timed = [Word(text, offset + first * step, min(offset + (last + 1) * step, end)) for text, first, last in words]
-        return Transcript(" ".join(word.text for word in timed), tuple(timed), end)
+        return Transcript(" ".join(word.text for word in timed), tuple(timed), end, complete)
 
 
 def listen(model: Perceiver, sources: Sequence[Any], overlap: float = OVERLAP, output: str | None = None) -> Heard:
@@ -173,15 +174,22 @@ def quiet_ids(head: CTC) -> list[int]:
 def _heard(model: Perceiver, steps: Steps, clips: Sequence[Clip]) -> list[Float[np.ndarray, "t v"]]:
     """The log-probabilities of each window, of its real steps alone."""
     found: list[np.ndarray] = []
-    for start in range(0, len(clips), BATCH):
-        some = clips[start : start + BATCH]
-        filled = [*some, *[some[-1]] * (BATCH - len(some) if len(clips) > 1 else 0)]  # one shape but for a single one
-        raw, mask = np.stack([clip.raw for clip in filled]), np.stack([clip.mask for clip in filled])
+    for raw, mask, count in batches(clips):
         logits = ask(model, {steps.modality: raw}, {steps.modality: mask}, [steps.output])[steps.output]
-        logs = np.asarray(jax.nn.log_softmax(logits, axis=-1))
-        real = steps.real(mask)
-        found += [own[:count] for own, count in zip(logs[: len(some)], real.sum(axis=1)[: len(some)], strict=True)]
+        logs, real = np.asarray(jax.nn.log_softmax(logits, axis=-1)), steps.real(mask).sum(axis=1)
+        found += [logs[row, : real[row]] for row in range(count)]
     return found
+
+
+def batches(clips: Sequence[Clip]) -> Iterator[tuple[np.ndarray, Bool[np.ndarray, "b n"], int]]:
+    """Sounds [b, n] and masks of a few windows at a time, and how many of them are real, not there to fill the batch.
+
+    All batches have one shape, but a single window is one by itself.
+    """
+    size = BATCH if len(clips) > 1 else 1
+    for start in range(0, len(clips), size):
+        some = [clips[min(start + row, len(clips) - 1)] for row in range(size)]
+        yield np.stack([clip.raw for clip in some]), np.stack([clip.mask for clip in some]), len(clips[start:][:size])
 
 
 def joined(
@@ -203,10 +211,10 @@ def joined(
         middle = part[:shared].copy()
         middle[:cut] = whole[start : start + cut]
         if len(quiet) > 1:  # a space that only one of them puts into the pause is kept
-            spaces = slice(*pause), quiet[1]
-            both = np.stack([whole[start:][slice(*pause)], part[slice(*pause)]])
-            keep = both[:, :, quiet[1]].argmax(axis=0)
-            middle[spaces[0]] = np.take_along_axis(both, keep[None, :, None], axis=0)[0]
+            here = slice(*pause)
+            both = np.stack([whole[start:][here], part[here]])
+            surer = both[:, :, quiet[1]].argmax(axis=0)
+            middle[here] = np.take_along_axis(both, surer[None, :, None], axis=0)[0]
         whole = np.concatenate([whole[:start], middle, part[shared:]])
     return whole
 

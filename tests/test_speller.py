@@ -113,6 +113,8 @@ def test_long_sounds_are_spelled_in_windows_and_timed(model):
         assert all(0 <= word.start < word.end <= seconds for word in found.words)
         starts = [word.start for word in found.words]
         assert starts == sorted(starts)
+    ended = [end for _, end in spell(model, encode(model.hearing, {"audio": wave[None, :SAMPLES] * 1.0}))]
+    assert short.complete == ended[0]
     assert dictate_all(model, [np.zeros(1, np.float32)])[0].seconds == 1 / RATE  # fewer steps than letters
 
 

@@ -27,6 +27,7 @@ def module(head, dtype="float32"):
         (p.TokenLogits(11, tied_to="text"), 11),
         (p.Flow(), 2),
         (p.SoundPatches(6, sample_rate=8000), 6),
+        (p.CTC("abc "), 5),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
