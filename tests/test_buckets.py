@@ -133,6 +133,7 @@ def test_every_ragged_modality_computes_less_and_answers_the_same(adapter):
     close(ask(model, {"x": raw}, {"x": mask}, buckets=buckets)["label"], ask(model, {"x": raw}, {"x": mask})["label"])
 
 
+@pytest.mark.slow
 def test_fifty_ragged_batches_compile_the_step_once_a_bucket():
     def objective(model, batch, key):
         answers = model(batch["inputs"], batch["masks"], key=key)

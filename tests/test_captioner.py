@@ -75,6 +75,7 @@ def test_a_position_sees_only_the_media_before_it(latest):
             np.testing.assert_array_equal(differs[row], np.arange(7) >= start)
 
 
+@pytest.mark.slow
 def test_training_leaves_the_text_model_alone():
     model = config().build(1)
     graph, parameters = nnx.split(model, nnx.Param)

@@ -106,6 +106,7 @@ def test_predict_answers_about_a_text_and_about_both(run, scan, tmp_path, capsys
     assert "embedding" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_is_converted_to_fewer_bits_and_used_in_fewer_bits(run, scan, tmp_path, capsys):
     cli.main(["convert", str(run), str(tmp_path / "small"), "--weights", "bfloat16", "--compute", "bfloat16"])
     cli.main(["inspect", str(tmp_path / "small")])

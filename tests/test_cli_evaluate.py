@@ -96,6 +96,7 @@ def pair(root: Path | None = None) -> Experiment:
 """
 
 
+@pytest.mark.slow
 def test_what_was_trained_beside_it_has_its_own_figures(here, tmp_path, capsys):
     own, run = write_drive(tmp_path / "own", 100, 0), tmp_path / "run"
     (tmp_path / "mine").mkdir()

@@ -66,6 +66,7 @@ def test_many_questions_of_one_shape_compile_once(clip):
     assert inference._decode._cache_size() == before + 1
 
 
+@pytest.mark.slow
 def test_memory_of_decoding_grows_with_the_answers_alone(clip):
     def used(frames):
         graph, state = nnx.split(noisy(autoencoder(frames)))

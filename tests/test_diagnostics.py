@@ -26,6 +26,7 @@ def test_the_effective_rank_of_known_matrices():
     assert effective_rank(jnp.full((5, 3), 2.5)) == 0.0
 
 
+@pytest.mark.slow
 def test_every_modality_and_output_has_its_figures():
     inputs = tiny_batch()
     found = diagnose(tiny_model(), inputs)
@@ -37,6 +38,7 @@ def test_every_modality_and_output_has_its_figures():
     assert 0.0 < found["latent_rank/across"] <= 2.0 + 1e-4
 
 
+@pytest.mark.slow
 def test_what_is_hidden_has_no_share_and_no_influence():
     masks = {"image": np.ones(3, bool), "text": np.zeros(3, bool)}
     found = diagnose(two_inputs(), given(), masks)
@@ -47,6 +49,7 @@ def test_what_is_hidden_has_no_share_and_no_influence():
     assert found["influence/image"] > 0.01
 
 
+@pytest.mark.slow
 def test_a_look_at_nothing_in_particular_is_even():
     model = two_inputs()
     attend = model.encoder.cross[0].attention
@@ -61,6 +64,7 @@ def test_a_look_at_nothing_in_particular_is_even():
     assert found["attention_share/text"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_that_are_alike_move_nothing():
     alike = {name: np.repeat(raw[:1], 3, axis=0) for name, raw in given().items()}
     found = diagnose(two_inputs(), alike)
@@ -68,6 +72,7 @@ def test_samples_that_are_alike_move_nothing():
     assert found["influence/image"] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_sample_has_no_influence_to_be_measured():
     found = diagnose(two_inputs(), given(1))
     assert not any(name.startswith("influence") for name in found)

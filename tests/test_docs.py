@@ -18,6 +18,7 @@ def blocks(request, name):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 def test_a_folder_of_files_becomes_a_trained_model_in_under_sixty_lines(request, tmp_path, monkeypatch):
     (code,) = blocks(request, "new_dataset.md")
     assert len(code.splitlines()) < 60

@@ -55,6 +55,7 @@ def test_repeating_a_tower_costs_no_parameters_and_another_tower_does():
     assert count((0, 1)) - count((0,)) == 2 * one_layer
 
 
+@pytest.mark.slow
 def test_recomputing_changes_neither_values_nor_gradients():
     def loss(module):
         return (module(TOKENS, key=jax.random.key(0)) ** 2).sum()

@@ -59,6 +59,7 @@ def test_a_config_survives_json_with_the_order_of_its_modalities():
     assert dataclasses.replace(CONFIG, inputs=INPUTS[::-1]) != CONFIG
 
 
+@pytest.mark.slow
 def test_a_model_comes_back_bit_for_bit(tmp_path):
     again = saving.load(model().save(tmp_path / "model"), types=TYPES)
     assert again.config == CONFIG
@@ -66,12 +67,14 @@ def test_a_model_comes_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(have, want)
 
 
+@pytest.mark.slow
 def test_a_model_reconstructs_what_goes_in_and_starts_at_zero():
     found = run(CONFIG.build(seed=1), batch())[0]
     assert {name: x.shape for name, x in found.items()} == {name: x.shape for name, x in batch().items()}
     assert all(x.dtype == jnp.float32 and not np.any(x) for x in found.values())
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_and_reach_every_parameter():
     def loss(module, inputs, key):
         return sum((x**2).sum() for x in module(inputs, key=key).values())
@@ -207,6 +210,7 @@ def test_what_a_mask_hides_does_not_matter():
 SIGNALS = (Signal("image", 50176, 3), Signal("audio", 1920, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "count"),
     # Of the reference's own parameter shapes: Haiku's init of each variant with these inputs, evaluated abstractly.

@@ -34,6 +34,7 @@ LAYERS = [
         "hub",
         "flow",
         "generation",
+        "watermark",
         "robot",
     },
     {"attention", "quantised"},

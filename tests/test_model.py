@@ -205,6 +205,7 @@ def test_no_key_means_no_randomness_and_a_key_means_dropout():
     assert not np.allclose(first, other)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_parameters_and_answers():
     kept = {n: tiny_inputs()[n] for n in ("points", "text", "image")}
     inputs = {n: BATCH[n] for n in kept}

@@ -120,6 +120,7 @@ def test_answers_stay_close(model):
             assert not np.array_equal(found[name], values)
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_cost_a_bfloat16_computation_no_more_than_the_computation_does(model):
     exact, there, here = (
         answers(p.quantise(model, weights, compute))["label"]
@@ -150,6 +151,7 @@ def test_the_model_itself_is_left_alone(model):
     assert model.config.weights is p.Weights.FLOAT32
 
 
+@pytest.mark.slow
 def test_a_fresh_model_may_be_declared_in_int8():
     few = {"inputs": {"state": p.State(3, project=32)}, "outputs": {"label": p.Classes(3)}}
     fresh = wide(p.Weights.INT8, **few).build(0)

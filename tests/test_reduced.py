@@ -47,6 +47,7 @@ def masked(model, latents, depth):
 answers = nnx.jit(lambda model: model({"state": STATE}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_reduced_model_computes_what_the_whole_one_trains(name):
     model = built(ENCODERS[name])
@@ -93,6 +94,7 @@ def test_a_training_answer_is_that_of_one_of_the_sizes():
         assert min(np.abs(found - values).max() for values in every) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_takes_no_part_gets_no_gradient():
     graph, state = nnx.split(built(ENCODERS["shared towers"]))
 
@@ -116,6 +118,7 @@ def test_without_a_choice_nothing_is_drawn():
     assert model.encode({"state": STATE}, key=jax.random.key(0)).mask is None
 
 
+@pytest.mark.slow
 def test_a_reduced_model_is_saved_reduced_again_and_quantised_as_any(tmp_path):
     encoder = dataclasses.replace(ENCODERS["shared towers"], channels=64)
     model = built(encoder)

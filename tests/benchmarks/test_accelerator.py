@@ -38,6 +38,7 @@ def test_tiny_models_have_their_cases_parts(case):
     assert tiny.compute == whole.compute
 
 
+@pytest.mark.slow
 def test_a_process_gives_the_peak_and_a_library_that_is_not_installed_says_so(tmp_path):
     (found,) = accelerator.run(Task(JAX, PEAK, tiny=True), 100.0, tmp_path / "lock")
     assert found.best["rate"] == 2 * 256**3 / found.best["seconds"]
@@ -45,6 +46,7 @@ def test_a_process_gives_the_peak_and_a_library_that_is_not_installed_says_so(tm
     assert other.best is not None or other.said.startswith("skipped: No module named")
 
 
+@pytest.mark.slow
 def test_a_process_that_takes_too_long_is_stopped_and_one_that_fails_says_why(tmp_path):
     (slow,) = accelerator.run(Task(JAX, PEAK, tiny=True), 0.2, tmp_path / "lock")
     assert slow.said == "stopped after 0 s"

@@ -92,6 +92,7 @@ def test_a_flow_of_no_velocity_stays_at_the_noise_and_another_key_draws_another_
     close(run(model, jax.random.key(0)), noise * SCALE["std"] + SCALE["mean"])
 
 
+@pytest.mark.slow
 def test_a_flow_learns_two_ways_and_takes_one_of_them():
     """Whole chunks go left or right: steps that chose alone would contradict each other."""
     head = p.FlowChunk(4, 1, steps=10, mixing=p.Block(heads=2))

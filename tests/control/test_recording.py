@@ -88,6 +88,7 @@ def test_a_recording_that_cannot_be_is_refused(tmp_path):
         rollout(ragged, RandomPolicy(Line.action_space), [0])
 
 
+@pytest.mark.slow
 def test_recordings_are_what_a_policy_learns_from(tmp_path):
     recorded(tmp_path / "line", film=False)
     data = Dataset(tmp_path / "line")

@@ -89,6 +89,7 @@ def untrained():
     return model(4, 16, 1).build()
 
 
+@pytest.mark.slow
 def test_a_policy_is_judged_with_and_without_its_sensors(untrained, tmp_path):
     judge = Judge(range(2), most_steps=3)
     scores = judge.without_sensors(untrained) | judge.beside()

@@ -122,6 +122,7 @@ def check(case, ours, keys, slack=0.0):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_of_every_parameter_through_the_model(name):
     case = load(name)

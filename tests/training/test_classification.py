@@ -16,6 +16,7 @@ MODEL = p.PerceiverConfig(
 )
 
 
+@pytest.mark.slow
 def test_a_share_of_a_class_is_a_target_too():
     model, inputs = MODEL.build(0), {"features": np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)}
     labels = np.array([0, 1, 2, 1], np.int32)

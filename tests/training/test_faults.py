@@ -126,6 +126,7 @@ def test_a_signal_during_pretraining_ends_the_run(tmp_path):
     assert fit(dataclasses.replace(first, pretraining=dataclasses.replace(first, name="before")), tmp_path).finished
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_run_are_refused(tmp_path):
     fit(tiny_experiment(), tmp_path, stop_at=2)
     with pytest.raises(InputError, match=r"batch 2 of the data is not the one that step 2 was trained on"):
@@ -175,6 +176,7 @@ def spiking(item, **changes):
     return dataclasses.replace(experiment, batches=stream, objective=objective, spike=20.0)
 
 
+@pytest.mark.slow
 def test_a_jump_of_the_loss_goes_back_and_leaves_out_the_data_that_made_it(tmp_path):
     item = spiking(0).batches.item_numbers(9)[0][0]  # in the tenth batch
     experiment = spiking(item)

@@ -176,6 +176,7 @@ def test_the_same_run_twice_is_equal_bit_for_bit(tmp_path, whole):
     assert log_without_rates(whole[0]) == log_without_rates(tmp_path)
 
 
+@pytest.mark.slow
 def test_another_seed_trains_other_parameters(tmp_path, whole):
     fit(tiny_experiment(seed=1), tmp_path)
     assert not equal(whole[2].parameters, final_state(tiny_experiment(), tmp_path).parameters)
@@ -194,6 +195,7 @@ def test_runs_with_other_seeds_share_their_program():
     assert len(texts) == 1
 
 
+@pytest.mark.slow
 def test_a_step_that_draws_its_latents_and_depth_compiles_once_too(tmp_path):
     outcome = fit(tiny_experiment(steps=6, encoder={"min_latents": 1, "min_depth": 1}), tmp_path)
     assert (outcome.compilations, outcome.step) == (1, 6)
@@ -205,6 +207,7 @@ def test_training_refuses_weights_that_are_not_float32():
         dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, weights=Weights.INT8))
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_float32_parameters_and_computes_in_bfloat16(tmp_path):
     experiment = tiny_experiment(compute=Compute.BFLOAT16)
     fit(experiment, tmp_path)
@@ -301,6 +304,7 @@ def test_what_was_learned_before_is_carried_over_where_name_and_shape_agree(tmp_
     assert "label" not in asked["decoders"]
 
 
+@pytest.mark.slow
 def test_pretraining_goes_first_and_once(tmp_path):
     first = tiny_experiment()
     second = dataclasses.replace(first, pretraining=dataclasses.replace(first, name="before"), seed=7)

@@ -60,6 +60,7 @@ def spoilt_experiment(bad, most=10):
     return tiny_experiment(batches=stream, skipped=skipped, validate_every=4)
 
 
+@pytest.mark.slow
 def test_bad_samples_of_earlier_sessions_are_not_forgotten(tmp_path):
     first, later = spoilt_experiment(bad=2), spoilt_experiment(bad=0)
     run(first, tmp_path, {}, stop_at=2)
