@@ -195,6 +195,17 @@ def test_runs_with_other_seeds_share_their_program():
     assert len(texts) == 1
 
 
+def test_a_run_that_goes_on_takes_the_program_of_the_one_that_stopped(tmp_path):
+    """A restored state is bound to a device, a fresh one is not: compiled for them as they are, they would differ."""
+    fit(tiny_experiment(), tmp_path, stop_at=2)
+    trainer = Trainer(tiny_experiment())
+    fresh, batch = trainer.start(), trainer.experiment.batches[0]
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        restored, _, _ = checkpoints.restore(fresh)
+    texts = {Trainer(tiny_experiment()).program(state, batch).call.as_text() for state in (fresh, restored)}
+    assert len(texts) == 1
+
+
 @pytest.mark.slow
 def test_a_step_that_draws_its_latents_and_depth_compiles_once_too(tmp_path):
     outcome = fit(tiny_experiment(steps=6, encoder={"min_latents": 1, "min_depth": 1}), tmp_path)
