@@ -88,12 +88,9 @@ class Trainer:
         leaves, tree = jax.tree.flatten(batch)
         shape = tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
         if shape not in self.programs:
-            # A state from a checkpoint is bound to its device, a fresh one is not: both take the same program.
-            given = (
-                state
-                if self.mesh is not None
-                else jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), state)
-            )
+            given: Any = state
+            if self.mesh is None:  # a state from a checkpoint is bound to its device, a fresh one is not
+                given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
             self.programs[shape] = compiled(self._jitted, given, batch, self._key)
         return self.programs[shape]
 
