@@ -57,7 +57,9 @@ def accuracies(model: Perceiver, split: dataset.Split, shuffle: bool = False) ->
     return {name: recipe.evaluate(part, split, shuffle)["accuracy"] for name, part in sizes(model).items()}
 
 
-def elastic(*, steps: int = 800, batch: int = 128, seed: int = 0, split: int = 0) -> Experiment:
+def elastic(
+    *, steps: int = 800, batch: int = 128, seed: int = 0, split: int = 0, checkpoint_every: int = 300
+) -> Experiment:
     """Handwritten digits with 2 to 16 latents and 1 to 4 layers drawn at every step, and two fixed sizes beside.
 
     Args:
@@ -65,9 +67,16 @@ def elastic(*, steps: int = 800, batch: int = 128, seed: int = 0, split: int = 0
         batch: Scans, and names, per update.
         seed: Of the parameters, the order of the data and the augmentation.
         split: Which 25 % of the scans are held out for the test.
+        checkpoint_every: Updates between checkpoints.
     """
     splits = dataset.load(split)
-    given: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed, "split": split}
+    given: dict[str, Any] = {
+        "steps": steps,
+        "batch": batch,
+        "seed": seed,
+        "split": split,
+        "checkpoint_every": checkpoint_every,
+    }
     whole = recipe.digits(**given, latents=LATENTS[-1], depth=DEPTHS[-1])
     smallest = recipe.digits(**given, latents=LATENTS[0], depth=DEPTHS[0])
     encoder = dataclasses.replace(whole.model.encoder, min_latents=LATENTS[0], min_depth=DEPTHS[0])

@@ -1,11 +1,13 @@
 """Every door, with small files that it lets in, to be changed at random."""
 
 import dataclasses
+import functools
 import gzip
 import io
 import json
 import pickle
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -237,6 +239,61 @@ def _read_manifest(path: Path) -> object:
     return from_pretrained(folder)
 
 
+def _observations() -> Files:
+    from perceiver.control import wire
+
+    state = {
+        "observation.state": np.arange(3, dtype=np.float32),
+        "task": "go",
+        "reset": True,
+        "numbers": [1, 2.5, None],
+    }
+    return {
+        "state": wire.encode(state),
+        "picture": wire.encode({"image": np.zeros((2, 2, 3), np.uint8), "n": np.int32(3)}),
+    }
+
+
+def _read_observations(path: Path) -> object:
+    from perceiver.control import wire
+
+    return wire.decode(path.read_bytes())
+
+
+@functools.cache
+def _episodes() -> Files:
+    """The files of a LeRobotDataset v3 folder of two short episodes, by their places in it."""
+    from perceiver.control.lerobot import Feature, Writer
+
+    with tempfile.TemporaryDirectory() as work:
+        features = {"observation.state": Feature("float32", (2,)), "action": Feature("float32", (2,))}
+        with Writer(Path(work) / "set", 10.0, features) as writer:
+            for count in (3, 2):
+                rows = np.arange(2 * count, dtype=np.float32).reshape(count, 2)
+                writer.add({"observation.state": rows, "action": rows}, "go")
+        files = [path for path in sorted((Path(work) / "set").rglob("*")) if path.is_file()]
+        return {str(path.relative_to(Path(work) / "set")): path.read_bytes() for path in files}
+
+
+def _of_episodes(part: str) -> Target:
+    """A file of that folder; the others are as they were."""
+
+    def name() -> str:
+        return next(place for place in _episodes() if part in place)
+
+    def read(path: Path) -> object:
+        from perceiver.control.lerobot import Dataset
+
+        folder = path.with_suffix(".lerobot")
+        for place, content in _episodes().items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_bytes(path.read_bytes() if place == name() else content)
+        return Dataset(folder)[:]
+
+    suffix = ".json" if part.endswith(".json") else ".parquet"
+    return Target(suffix, read, lambda: {"one": _episodes()[name()]}, (InputError, ConfigError))
+
+
 TARGETS: dict[str, Target] = {
     "wav": Target(".wav", read_audio, _sounds("WAV")),
     "flac": Target(".flac", read_audio, _sounds("FLAC")),
@@ -270,6 +327,12 @@ TARGETS: dict[str, Target] = {
         lambda: {"clip": (HUB / "model.safetensors").read_bytes()},
         (InputError, ConfigError),
     ),
+    "observations": Target(".msgpack", _read_observations, _observations),
+    "lerobot-info": _of_episodes("info.json"),
+    "lerobot-statistics": _of_episodes("stats.json"),
+    "lerobot-episodes": _of_episodes("meta/episodes"),
+    "lerobot-tasks": _of_episodes("tasks"),
+    "lerobot-data": _of_episodes("data/"),
     "manifest": Target(".json", _read_manifest, _manifests, (InputError, ConfigError)),
 }
 
