@@ -111,6 +111,7 @@ def test_the_same_bytes_are_compared_under_longer_prefixes():
 @pytest.mark.parametrize(
     ("config", "window"), [(CONFIG, WINDOW), pytest.param(PLAIN, Window(12, 12), marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_model_learns_a_text_and_no_prefix_recompiles(config, window):
     text = b"abcdefghijklmnop" * 8
     stream = training_stream(Places(text, window.length), window.drawn, seed=0, batch=8)

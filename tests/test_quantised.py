@@ -195,6 +195,7 @@ INPUTS = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "every modality" else ()) for name in OTHERS]
 )
+@pytest.mark.slow
 def test_every_kind_of_model_and_layer_works_in_int8(name, monkeypatch, tmp_path):
     monkeypatch.setattr(p.model, "_traced", p.model._traced.__wrapped__)  # what other limits gave is not kept
     monkeypatch.setattr(quantised, "LEAST", 1)

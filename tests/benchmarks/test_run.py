@@ -16,6 +16,7 @@ DUMMY = Side("dummy", Program("tests.benchmarks.dummy", checkout=True))
 LIMITS = Limits(threads=1)
 
 
+@pytest.mark.slow
 def test_two_sides_from_the_workers_to_the_row():
     said = []
     figures = measure(TINY, [ours(TINY), DUMMY], LIMITS, Effort(rounds=3), said.append)

@@ -102,6 +102,7 @@ def test_a_policy_is_judged_with_and_without_its_sensors(untrained, tmp_path):
     assert (tmp_path / "episode.gif").read_bytes()[:6] == b"GIF89a"
 
 
+@pytest.mark.slow
 def test_corrections_are_gathered_by_the_policy_and_learned_beside_the_demonstrations(untrained, tmp_path):
     experiment = courier(recordings=tmp_path, episodes=1, batch=4, dagger=1)
     assert experiment.pretraining is not None
