@@ -15,6 +15,7 @@ from perceiver.console import described, fail
 from perceiver.continuation import Wish, continued
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 from perceiver.generation import Sampling
+from perceiver.io.files import read_utf8
 from perceiver.pretrained import from_pretrained
 from perceiver.watermark import Watermark
 
@@ -51,7 +52,7 @@ def watermark(
     codec = loaded.config.text
     if not isinstance(codec, Bytes):
         raise InputError(f"{model}: expected a model of bytes, got one of {type(codec).__name__}")
-    real = codec.encode(text.read_text(encoding="utf-8"))
+    real = codec.encode(read_utf8(text))
     openings = [
         codec.decode(real[start : start + OPENING]) for start in np.linspace(0, len(real) - 500, texts, dtype=int)
     ]

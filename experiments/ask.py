@@ -36,10 +36,10 @@ from perceiver import (
     Points,
     Slots,
 )
-from perceiver.adapters.base import pad_to
 from perceiver.adapters.text import BYTE_VOCABULARY, EOS, PAD, decode_bytes, encode_bytes
 from perceiver.attention import split_key
 from perceiver.augment import add_noise, random_resized_crop, turn_about_vertical
+from perceiver.control.observations import absent
 from perceiver.io.images import Fit, frame_image
 from perceiver.model import Latents
 from perceiver.objectives import accuracy, cross_entropy
@@ -133,8 +133,7 @@ def sensed(name: str, seen: np.ndarray, rng: np.random.Generator | None) -> tupl
         return picture, np.bool_(True)
     if name == "points":
         order = (np.random.default_rng(0) if rng is None else rng).permutation(len(seen))[:POINTS]
-        points = seen[order] if rng is None else turn_about_vertical(seen[order], rng)
-        return pad_to(points, POINTS), np.arange(POINTS) < len(points)
+        return adapter.load(seen[order] if rng is None else turn_about_vertical(seen[order], rng))
     if rng is not None:
         speed = rng.uniform(0.85, 1.18)
         seen = np.interp(np.arange(0, len(seen) - 1, speed), np.arange(len(seen)), seen).astype(np.float32)
@@ -142,18 +141,10 @@ def sensed(name: str, seen: np.ndarray, rng: np.random.Generator | None) -> tupl
     return adapter.load(seen)
 
 
-@functools.cache
-def absent(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A sense that is not there."""
-    nothing = {"image": np.zeros((8, 8, 3), np.uint8), "points": np.zeros((1, 6), np.float32)}
-    values, mask = sensed(name, nothing.get(name, np.zeros(400, np.float32)), None)
-    return np.zeros_like(values), np.zeros_like(mask)
-
-
 def given(item: Asked, rng: np.random.Generator | None = None) -> Sample:
     """A question and what it is about to the model's inputs; and its answer."""
     seen = item.thing.seen
-    found = {name: sensed(name, seen[name], rng) if name in seen else absent(name) for name in SENSES}
+    found = {name: sensed(name, seen[name], rng) if name in seen else absent(inputs()[name]) for name in SENSES}
     found[WORDS] = inputs()[WORDS].load(item.question)
     return {
         "inputs": {name: values for name, (values, _) in found.items()},

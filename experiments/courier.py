@@ -17,7 +17,6 @@ to 36). Training without sensors that fail (`--no-dropout`), corrections (`--dag
 """
 
 import functools
-import hashlib
 from pathlib import Path
 
 import jax
@@ -32,10 +31,10 @@ from perceiver.adapters.base import standardise
 from perceiver.attention import split_key
 from perceiver.control.actions import action_loss, asker
 from perceiver.control.policy import Policy
+from perceiver.embedding import digest_of
 from perceiver.inference import ask_all
 from perceiver.objectives import absolute_error
 from perceiver.pipeline import Batch, Joined, Source, training_stream
-from perceiver.saving import weights
 from perceiver.training.experiment import Experiment
 from perceiver.training.optimizers import muon, warmup_cosine
 
@@ -86,7 +85,7 @@ class Lessons:
         else:
             first, count = GATHERING + self._episodes * len(self._taught), max(self._episodes // 4, 1)
             self._taught.append(
-                self._record(first, count, driver=lambda: Policy(model), name=f"corrected-{_digest(model)}")
+                self._record(first, count, driver=lambda: Policy(model), name=f"corrected-{digest_of(model)[:12]}")
             )
         return Joined(self._taught)
 
@@ -94,13 +93,6 @@ class Lessons:
     def unseen(self) -> Demonstrations:
         """Demonstrations in arenas that are not trained on."""
         return self._record(VALIDATION, max(min(60, self._episodes // 8), 1))
-
-
-def _digest(model: Perceiver) -> str:
-    whole = hashlib.sha256()
-    for name, array in sorted(weights(model).items()):
-        whole.update(name.encode() + np.asarray(array).tobytes())
-    return whole.hexdigest()[:12]
 
 
 def courier(

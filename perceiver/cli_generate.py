@@ -74,12 +74,13 @@ def generate(
     """
     from perceiver.continuation import Wish, joined, stream
     from perceiver.generation import Sampling
+    from perceiver.io.files import read_utf8
     from perceiver.pretrained import from_pretrained
     from perceiver.watermark import Watermark
 
     if record and out is None:
         raise InputError("--record: expected a file to write beside, by --out")
-    prompts = [*prompt, *([] if file is None else [_read(file)])]
+    prompts = [*prompt, *([] if file is None else [read_utf8(file)])]
     if not prompts:
         raise InputError("expected something to go on from, by --prompt or --file")
     mark = None if watermark is None else Watermark(watermark)
@@ -95,18 +96,6 @@ def generate(
         if record:
             _record(out, loaded, model, prompts, seed)
         Console(stderr=True).print(f"written: {escape(str(out))}", highlight=False, soft_wrap=True)
-
-
-def _read(file: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        InputError: no such file, or not UTF-8.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: expected text in UTF-8, got {error}") from error
 
 
 def _shown(pieces: Iterable["Piece"], prompts: Sequence[str]) -> Iterator["Piece"]:

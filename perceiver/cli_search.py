@@ -15,6 +15,7 @@ from tyro.conf import Positional
 
 from perceiver.console import described, escape, parse
 from perceiver.errors import InputError
+from perceiver.io.files import read_utf8
 from perceiver.io.images import SUFFIXES as PICTURES
 
 SOUNDS = (".wav", ".flac", ".ogg")
@@ -126,10 +127,7 @@ def _texts(path: Path) -> list[str]:
     Raises:
         InputError: no such file, or not UTF-8.
     """
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected text in UTF-8, got {error}") from error
+    return [line.strip() for line in read_utf8(path).splitlines() if line.strip()]
 
 
 def _embedded(

@@ -29,6 +29,18 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def read_utf8(path: Path) -> str:
+    """The text of a file, which may be empty.
+
+    Raises:
+        InputError: no such file, or not UTF-8; names it.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected text in UTF-8, got {error}") from error
+
+
 @contextlib.contextmanager
 def refusing(expected: str) -> Iterator[None]:
     """Turn whatever a decoding library raises inside into an InputError that says what was expected.
