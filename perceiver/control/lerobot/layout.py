@@ -7,6 +7,7 @@ each camera the episodes one after another. Source: https://huggingface.co/docs/
 
 import dataclasses
 import math
+import re
 import string
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ INFO, STATISTICS, TASKS = "meta/info.json", "meta/stats.json", "meta/tasks.parqu
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEOS = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+NUMBERED = {"chunk_index": r"(0?\d)?d?", "file_index": r"(0?\d)?d?"}
+"""The fields of a name that is printed with numbers, and how they may be printed: with nine digits at most."""
 FILES_PER_CHUNK, DATA_MB, VIDEO_MB = 1000, 100, 200
 """Files in a folder, and sizes from which on the next file begins; lerobot's own."""
 
@@ -108,9 +111,9 @@ def read_info(folder: Path) -> Info:
     for name in ("total_episodes", "total_frames"):
         if type(tree.get(name)) is not int or tree[name] < 0:
             raise InputError(f"{path}: {name}: expected a whole number, got {tree.get(name)!r:.60}")
-    _check_pattern(tree.get("data_path"), f"{path}: data_path")
+    _check_pattern(tree.get("data_path"), f"{path}: data_path", NUMBERED)
     if tree.get("video_path") is not None:
-        _check_pattern(tree["video_path"], f"{path}: video_path")
+        _check_pattern(tree["video_path"], f"{path}: video_path", NUMBERED | {"video_key": ""})
     return Info(
         float(rate),
         {key: _feature(key, entry, path) for key, entry in features.items()} | OWN,
@@ -178,14 +181,19 @@ def _feature(key: str, entry: Any, path: Path) -> Feature:
         raise InputError(f"{path}: features[{key!r}]: expected dtype, shape and names, got {entry!r:.80}") from None
 
 
-def _check_pattern(pattern: Any, where: str) -> None:
-    """A pattern may name nothing but numbers and keys, and no place outside of the folder."""
-    fields: set[str | None] = set()
-    if isinstance(pattern, str):
-        try:
-            fields = {field for _, field, _, _ in string.Formatter().parse(pattern)} - {None}
-        except ValueError:
-            fields = {"?"}
-    known = {"chunk_index", "file_index", "video_key"}
-    if not isinstance(pattern, str) or fields - known or pattern.startswith("/") or ".." in Path(pattern).parts:
-        raise InputError(f"{where}: expected a path in the folder, of {', '.join(sorted(known))}, got {pattern!r:.80}")
+def _check_pattern(pattern: Any, where: str, fields: Mapping[str, str]) -> None:
+    """A pattern may name nothing but these fields, each printed as its regular expression says, and no place outside of
+    the folder.
+    """
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except (TypeError, ValueError):  # no text, or braces without their partner
+        parts = [("", "?", "", None)]
+    strange = [
+        name
+        for _, name, printed, changed in parts
+        if name is not None and (changed or name not in fields or not re.fullmatch(fields[name], printed or ""))
+    ]
+    if strange or pattern.startswith("/") or ".." in Path(pattern).parts or "\0" in pattern:
+        few = ", ".join(f"{{{name}}}" for name in fields)
+        raise InputError(f"{where}: expected a path in the folder, of {few}, numbers as 3d or 03d, got {pattern!r:.80}")

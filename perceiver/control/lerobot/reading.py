@@ -1,6 +1,7 @@
 """Reading a LeRobotDataset v3 folder, episode by episode."""
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -133,6 +134,11 @@ class Dataset(Sequence[Episode]):
             table = _table(path)
             if missing := set(needed) - set(table.column_names):
                 raise InputError(f"{path}: expected the columns {', '.join(sorted(missing))}")
+            for name in needed:
+                kinds = int if name.rpartition("/")[2] != "from_timestamp" else (int, float)
+                for value in table[name].to_pylist():
+                    if not isinstance(value, kinds) or not 0 <= value < math.inf:
+                        raise InputError(f"{path}: {name}: expected numbers from 0 on, got {value!r:.80}")
             rows += table.select(needed).to_pylist()
         if [row["episode_index"] for row in rows] != list(range(self.info.episodes)):
             expected = f"{self.info.episodes} episodes in order, as {layout.INFO} says"

@@ -198,6 +198,16 @@ def with_gap(copy):
     parquet.write_table(table.set_column(place, "next.reward", arrow.array([None, *[1.0] * 13])), path)
 
 
+def episodes_with(column, values):
+    def edit(copy):
+        path = copy / "meta/episodes/chunk-000/file-000.parquet"
+        table = parquet.ParquetFile(path).read()
+        place = table.schema.get_field_index(column)
+        parquet.write_table(table.set_column(place, column, arrow.array(values)), path)
+
+    return edit
+
+
 def shortened(copy):
     path = copy / "videos/observation.images.wrist/chunk-000/file-000.mp4"
     path.write_bytes(path.read_bytes()[:-20])
@@ -214,6 +224,19 @@ def shortened(copy):
         (edited(features={"../a": {"dtype": "bool", "shape": [1]}}), "keys without slashes"),
         (edited(data_path="../{file_index}"), "data_path: expected a path in the folder"),
         (edited(data_path="{file_index.__class__}"), "data_path: expected a path in the folder"),
+        (edited(data_path="{file_index:03rp}"), "data_path: expected a path in the folder"),
+        (edited(data_path="{file_index:999999999d}"), "data_path: expected a path in the folder"),
+        (edited(data_path="{file_index!r}"), "data_path: expected a path in the folder"),
+        (edited(data_path="{video_key}/{file_index}"), "data_path: expected a path in the folder"),
+        (edited(data_path="{file_index"), "data_path: expected a path in the folder"),
+        (edited(data_path=7), "data_path: expected a path in the folder"),
+        (episodes_with("data/chunk_index", [0, 0, None]), "data/chunk_index: expected numbers from 0 on, got None"),
+        (episodes_with("data/file_index", ["a", "b", "c"]), "data/file_index: expected numbers from 0 on, got 'a'"),
+        (episodes_with("length", [7.5, 7.0, 7.0]), "length: expected numbers from 0 on, got 7.5"),
+        (
+            episodes_with("videos/observation.images.wrist/from_timestamp", [0.0, float("nan"), 0.0]),
+            "from_timestamp: expected numbers from 0 on, got nan",
+        ),
         (lambda copy: (copy / layout.TASKS).unlink(), "tasks.parquet: expected a file, got nothing"),
         (lambda copy: (copy / layout.TASKS).write_bytes(b"PAR1 but no more"), "tasks.parquet: expected a parquet file"),
         (without_rows, "expected 7 frames of episode 1, got 5"),
