@@ -30,9 +30,9 @@ COLUMNS = {"points": "points", "parameters": "parameters", "answers": "answers"}
 
 def latency(
     points: tuple[int, ...] = POINTS,
-    channels: int = 256,
-    latents: int = 64,
-    depth: int = 12,
+    channels: int = 384,
+    latents: int = 16,
+    depth: int = 5,
     seconds: float = 20.0,
     as_json: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     picture: Path | None = None,

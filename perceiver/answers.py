@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from perceiver.adapters.frames import FramePair, read_pair
 from perceiver.adapters.text import MASK, Bytes, Text
+from perceiver.captioner import Captioner
 from perceiver.ctc import greedy
 from perceiver.decoders.decoder import Output, Pooled
 from perceiver.decoders.heads import Classes, Dense, Embedding, Flow, SoundPatches, TokenLogits
@@ -19,6 +20,7 @@ from perceiver.dual import DualEncoder, VisionClassifier
 from perceiver.errors import InputError, naming
 from perceiver.inference import ask
 from perceiver.model import Model, Perceiver
+from perceiver.narrator import Narrator
 from perceiver.saving import dump
 from perceiver.zeroshot import classify
 
@@ -40,6 +42,8 @@ def sources_of(model: Model) -> dict[str, str]:
         return {name: type(adapter).__name__ for name, adapter in model.config.inputs.items()}
     if isinstance(model, VisionClassifier | DualEncoder):
         return {"image": "Image"}
+    if isinstance(model, Narrator | Captioner):
+        raise InputError(f"a {type(model).__name__} writes: perceiver generate lets it, about your files")
     raise InputError(f"a {type(model).__name__} reads arrays, not files: call it from Python")
 
 

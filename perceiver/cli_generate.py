@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,7 @@ def generate(
     model: Positional[str],
     prompt: tuple[str, ...] = (),
     file: Path | None = None,
+    about: tuple[str, ...] = (),
     most: int | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -50,15 +51,18 @@ def generate(
         perceiver generate runs/language_model --prompt "ROMEO:" --temperature 0.8 --top-p 0.95 --stop "JULIET:"
         perceiver generate runs/language_model --prompt "ROMEO:" "JULIET:" --most 200 --json
         perceiver generate runs/language_model --file letter.txt --seed 3 -o letters.txt --record
+        perceiver generate runs/captions --about media=photo.jpg --temperature 0
 
     A text ends where the model ends it, in front of a stop string, after --most tokens, or where the model takes no
     more; standard error says which. Of several prompts the first is shown as it comes, and the others after it. Bytes
     that are no UTF-8 are shown as U+FFFD. The same seed gives the same text.
 
     Args:
-        model: Model folder or folder of a run, of an autoregressive model of text.
+        model: Model folder or folder of a run, of an autoregressive model of text, a narrator or a captioner.
         prompt: What to go on from; several are written at once. An empty one, "", lets the model start.
         file: One more prompt, read from a text file in UTF-8.
+        about: What a narrator or captioner is to tell of, each as NAME=FILE; without a prompt it starts itself. The
+            names are those of the model's inputs, which perceiver inspect shows; a captioner's one is media.
         most: Tokens to write at most; for a model of bytes, bytes. As many as the model takes unless given.
         temperature: Below 1 the likely becomes likelier; 0 always takes the likeliest.
         top_k: Draw among so many of the likeliest tokens.
@@ -72,21 +76,31 @@ def generate(
         record: Write beside that file which model made it, from what; see perceiver verify.
         as_json: Print the texts as JSON once they are whole, and nothing else on standard output.
     """
+    from perceiver.captioner import Captioner
     from perceiver.continuation import Wish, joined, stream
     from perceiver.generation import Sampling
     from perceiver.io.files import read_utf8
+    from perceiver.narrator import Narrator
     from perceiver.pretrained import from_pretrained
+    from perceiver.telling import tell
     from perceiver.watermark import Watermark
 
     if record and out is None:
         raise InputError("--record: expected a file to write beside, by --out")
     prompts = [*prompt, *([] if file is None else [read_utf8(file)])]
-    if not prompts:
-        raise InputError("expected something to go on from, by --prompt or --file")
+    sources = _sources(about)
+    if not prompts and not sources:
+        raise InputError("expected something to go on from, by --prompt or --file, or to tell of, by --about")
+    prompts = prompts or [""]
     mark = None if watermark is None else Watermark(watermark)
     wish = Wish(most, Sampling(temperature, top_k, top_p, repetition, mark), seed, stop)
     loaded = from_pretrained(model)
-    pieces = stream(loaded, prompts, wish)
+    if isinstance(loaded, Narrator | Captioner):
+        pieces = tell(loaded, sources, prompts, wish)
+    elif sources:
+        raise InputError(f"--about: expected none, as a {type(loaded).__name__} only goes on from texts")
+    else:
+        pieces = stream(loaded, prompts, wish)
     texts = joined(pieces if as_json else _shown(pieces, prompts), len(prompts))
     if as_json:
         _print_json(prompts, texts)
@@ -94,8 +108,19 @@ def generate(
     if out is not None:
         _save(out, prompts, texts)
         if record:
-            _record(out, loaded, model, prompts, seed)
+            _record(out, loaded, model, prompts, sources, seed)
         Console(stderr=True).print(f"written: {escape(str(out))}", highlight=False, soft_wrap=True)
+
+
+def _sources(about: Sequence[str]) -> dict[str, str]:
+    """Files by the name of the input."""
+    sources = {}
+    for text in about:
+        name, equals, file = text.partition("=")
+        if not name or not equals or not file or name in sources:
+            raise InputError(f"--about: expected NAME=FILE, each name once, got {text!r}")
+        sources[name] = file
+    return sources
 
 
 def _shown(pieces: Iterable["Piece"], prompts: Sequence[str]) -> Iterator["Piece"]:
@@ -146,8 +171,9 @@ def _save(out: Path, prompts: Sequence[str], texts: Sequence["Continued"]) -> No
     replace_durably(out, (RULE.join(whole) + "\n").encode())
 
 
-def _record(out: Path, model: Any, name: str, prompts: Sequence[str], seed: int) -> None:
+def _record(out: Path, loaded: Any, name: str, prompts: Sequence[str], sources: Mapping[str, str], seed: int) -> None:
     from perceiver.provenance import write_records
 
-    inputs = {f"prompt {number}": prompt for number, prompt in enumerate(prompts)}
-    write_records([out], model, inputs, seed=seed, name=name)
+    inputs: dict[str, Any] = {f"prompt {number}": prompt for number, prompt in enumerate(prompts)}
+    inputs |= {what: Path(source) if Path(source).exists() else source for what, source in sources.items()}
+    write_records([out], loaded, inputs, seed=seed, name=name)

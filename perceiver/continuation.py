@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -110,7 +110,26 @@ def stream(model: Any, prompts: Sequence[str], wish: Wish = ANYTHING, about: Tok
     if (about is None) != (model.config.about is None) or (about is not None and len(about.values) != len(prompts)):
         expected = "nothing" if model.config.about is None else f"what each of {len(prompts)} texts is about"
         raise InputError(f"about: expected {expected}, got {'nothing' if about is None else about.values.shape}")
-    return _stream(model, text, starts, wish, about)
+    graph, state = nnx.split(model)
+    end = EOS if isinstance(text, Bytes) else text.padding
+
+    def go(draft: Draft, until: Any, key: jax.Array) -> Draft:
+        return _go_on(graph, state, draft, until, key, wish.sampling, end, about)
+
+    return pieces(Rows(functools.partial(_begin, graph, state), go, text, end), starts, wish)
+
+
+class Rows(NamedTuple):
+    """How a model writes rows of ids.
+
+    begin: (ids [b, n], lengths [b], limits [b], padding) to a Draft. go_on: (draft, the column to stop at, key) to one
+    that is further. text: what the ids mean, and how many there may be. end: the id that ends a text.
+    """
+
+    begin: Callable[[Any, Any, Any, int], Draft]
+    go_on: Callable[[Draft, Any, jax.Array], Draft]
+    text: Text
+    end: int
 
 
 def _opening(text: Text, prompt: str) -> np.ndarray:
@@ -123,24 +142,23 @@ def _opening(text: Text, prompt: str) -> np.ndarray:
     return ids
 
 
-def _stream(
-    model: Autoregressive, text: Text, starts: Sequence[np.ndarray], wish: Wish, about: Tokens | None
-) -> Iterator[Piece]:
+def pieces(rows: Rows, starts: Sequence[np.ndarray], wish: Wish) -> Iterator[Piece]:
+    """Write on from each row of ids, int32 [n] of any lengths, and tell what is new as it comes."""
+    text, end = rows.text, rows.end
     ids = np.full((len(starts), text.max_length), text.padding, np.int32)
     for row, start in enumerate(starts):
         ids[row, : len(start)] = start
     lengths = np.array([len(start) for start in starts], np.int32)
     most = text.max_length if wish.most is None else wish.most
     limits = np.minimum(lengths + most, text.max_length).astype(np.int32)
-    end, key = EOS if isinstance(text, Bytes) else text.padding, jax.random.key(wish.seed)
-    graph, state = nnx.split(model)
-    draft = _begin(graph, state, ids, lengths, limits, text.padding)
+    key = jax.random.key(wish.seed)
+    draft = rows.begin(ids, lengths, limits, text.padding)
     told, open_rows = [""] * len(starts), set(range(len(starts)))
     while open_rows:
-        draft = _go_on(graph, state, draft, draft.place + CHUNK, key, wish.sampling, end, about)
-        rows, place = np.asarray(draft.ids), int(draft.place)
+        draft = rows.go_on(draft, draft.place + CHUNK, key)
+        there, place = np.asarray(draft.ids), int(draft.place)
         for row in sorted(open_rows):
-            written = rows[row, lengths[row] : max(min(place, limits[row]), lengths[row])]
+            written = there[row, lengths[row] : max(min(place, limits[row]), lengths[row])]
             ended = (
                 None if place < limits[row] else Ended.LENGTH if limits[row] == lengths[row] + most else Ended.BUDGET
             )

@@ -107,9 +107,14 @@ def narrated(
     Raises:
         InputError: inputs that do not fit, or as many prompts as there are not samples.
     """
-    graph, state = nnx.split(model)
-    about = _sensed(graph, state, inputs, masks)
+    about = sensed(model, inputs, masks)
     return continued(model.text, [""] * len(about.values) if prompts is None else prompts, wish, about)
+
+
+def sensed(model: Narrator, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> Tokens:
+    """As `Narrator.sense`, but compiled."""
+    graph, state = nnx.split(model)
+    return _sensed(graph, state, dict(inputs), dict(masks or {}))
 
 
 @functools.partial(jax.jit, static_argnames="graph")

@@ -45,6 +45,7 @@ LAYERS = [
     {"autoregressive_positions", "autoregressive_parts", "autoregressive", "recollection"},
     {"continuation"},
     {"narrator"},
+    {"telling"},
     {"saving", "objectives", "pipeline", "buckets", "augment", "compiled"},
     {"foretelling"},
     {"smaller"},
