@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
+import runpy
 import shutil
 
 import numpy as np
 import pytest
 
+import perceiver
 from perceiver import cli
 from perceiver.io import write_png
 from tests.started import ended
@@ -225,3 +227,9 @@ def test_predict_help_names_the_modalities_of_the_model(run, capsys):
     shown = capsys.readouterr().out
     assert "--image" in shown
     assert "--text" in shown
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["perceiver", "--version"])
+    runpy.run_module("perceiver", run_name="__main__")
+    assert capsys.readouterr().out.strip() == perceiver.__version__
