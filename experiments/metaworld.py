@@ -45,10 +45,9 @@ from perceiver import (
 )
 from perceiver.control.actions import action_objective
 from perceiver.control.chunking import Receding
-from perceiver.control.demonstrations import Demonstrations
+from perceiver.control.demonstrations import Demonstrations, explained
 from perceiver.control.policy import Policy
 from perceiver.control.rollout import RandomPolicy, Rollout, rollout
-from perceiver.inference import ask_all
 from perceiver.pipeline import Kept, Sample, Stream, training_stream
 from perceiver.robot import TASK, Robot, Sensor
 from perceiver.training.experiment import Experiment
@@ -132,15 +131,6 @@ def baselines(tasks: Tasks, seeds: Sequence[int]) -> dict[str, Any]:
         "expert": figures(tasks, rollout(tasks, Expert(tasks), seeds, title="experts")),
         "random": figures(tasks, rollout(tasks, RandomPolicy(tasks.action_space), seeds, title="random")),
     }
-
-
-def explained(model: Perceiver, samples: Sequence[Sample]) -> dict[str, float]:
-    """The share of the actions' error that is explained: 0 where it is that of their median."""
-    chosen = np.random.default_rng(0).permutation(len(samples))[:2000]
-    held = [samples[int(i)] for i in chosen]
-    wanted, keep = (np.stack([one["targets"][name] for one in held]) for name in ("action", "action_is_pad"))
-    error = np.abs(ask_all(model, held, 128)["action"] - wanted)[~keep].mean()
-    return {"explained": float(1.0 - error / np.abs(np.median(wanted[~keep], axis=0) - wanted)[~keep].mean())}
 
 
 def metaworld(

@@ -1,15 +1,11 @@
 """Demonstrations for behaviour cloning, kept on disk: what was sensed, and what the expert would do from there.
 
-The robot is pushed off the way while it is shown (DART, arXiv 1703.09327): what is done is the expert's action plus
-noise, what is learned is the expert's action without it, so that the states a policy strays into are among those it
-was taught about. With a `driver` the policy itself drives and the expert only says what it would do (DAgger,
-arXiv 1011.0686).
+The robot is pushed off the way while it is shown, see `perceiver.control.recording.Drift`. With a `driver` the policy
+itself drives and the expert only says what it would do (DAgger, arXiv 1011.0686).
 """
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +15,7 @@ from rich.progress import Progress
 
 from experiments.courier_arena.environment import Courier
 from experiments.courier_arena.expert import Expert
+from perceiver.control.recording import Drift, recorded_once
 from perceiver.control.rollout import Policy
 from perceiver.errors import InputError
 
@@ -98,24 +95,20 @@ def demonstrations(
     name: what the driver is called on disk.
     """
     place = folder / f"courier-{VERSION}-{name}-{first_seed}-{episodes}-{horizon}"
-    if place.is_dir():
-        return Demonstrations(place)
-    folder.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".courier-", dir=folder))
-    try:
-        _write(work, range(first_seed, first_seed + episodes), horizon, None if driver is None else driver())
-        work.rename(place)
-    except OSError:
-        if not place.is_dir():  # another process was first, with the same
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return Demonstrations(place)
+    return Demonstrations(
+        recorded_once(
+            place,
+            lambda new: _write(
+                new, range(first_seed, first_seed + episodes), horizon, None if driver is None else driver()
+            ),
+        )
+    )
 
 
 def _write(work: Path, seeds: range, horizon: int, driver: Policy | None) -> None:
     environment = Courier()
     expert = Expert(environment, horizon)
+    work.mkdir()
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
     texts: list[str] = []
     console = Console(stderr=True)
@@ -133,9 +126,7 @@ def _write(work: Path, seeds: range, horizon: int, driver: Policy | None) -> Non
 
 def _episode(environment: Courier, expert: Expert, driver: Policy | None, seed: int) -> dict[str, np.ndarray]:
     """What is kept of one episode, all but the text, by the name of the array."""
-    rng = np.random.default_rng([seed, 1])
-    deviation = rng.choice(NOISE) if driver is None else 0.0
-    noise = np.zeros(2)
+    drift = Drift(np.random.default_rng([seed, 1]), 2, NOISE if driver is None else (0.0,), MEMORY)
     obs, _ = environment.reset(seed=seed)
     expert.reset()
     if driver is not None:
@@ -147,8 +138,7 @@ def _episode(environment: Courier, expert: Expert, driver: Policy | None, seed: 
         shown.append(taught)
         places.append(environment.running.places_from_robot)
         done = taught[0] if driver is None else driver.infer(obs)["actions"][0]
-        noise = MEMORY * noise + deviation * np.sqrt(1 - MEMORY**2) * rng.normal(size=2)
-        obs, _, terminated, truncated, _ = environment.step(np.clip(done + noise, -1.0, 1.0))
+        obs, _, terminated, truncated, _ = environment.step(np.clip(done + drift.next(), -1.0, 1.0))
         ended = terminated or truncated
     return {
         "episode": np.full(len(seen), seed, np.int32),

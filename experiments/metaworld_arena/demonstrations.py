@@ -1,12 +1,7 @@
-"""Demonstrations of MetaWorld's experts, as a LeRobotDataset v3 folder.
-
-The arm is pushed off its way while it is shown (DART, arXiv 1703.09327): what is done is the expert's action plus
-noise, what is recorded is the expert's action without it.
-"""
+"""Demonstrations of MetaWorld's experts, as a LeRobotDataset v3 folder; the arm is pushed off its way, see `Drift`."""
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +10,7 @@ from rich.progress import Progress
 
 from experiments.metaworld_arena.environment import ACTION_DIMS, RATE, STATE, STATE_DIMS, WORLD, WORLD_DIMS, Tasks
 from perceiver.control.lerobot import Dataset, Feature, Writer
+from perceiver.control.recording import Drift, recorded_once
 
 VERSION = 1
 """Raised when what is recorded changes, so that older folders are made anew."""
@@ -30,12 +26,7 @@ def demonstrations(folder: Path, tasks: Tasks, seeds: range) -> Dataset:
     """The experts' episodes of some seeds, recorded unless they are in the folder; the same arguments give the same."""
     asked = json.dumps([VERSION, tasks.names, seeds.start, len(seeds)])
     place = folder / f"metaworld-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-    if not place.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".metaworld-", dir=folder) as work:  # an interrupt leaves nothing
-            _write(Path(work) / "episodes", tasks, seeds)
-            (Path(work) / "episodes").rename(place)
-    return Dataset(place)
+    return Dataset(recorded_once(place, lambda new: _write(new, tasks, seeds)))
 
 
 def _write(place: Path, tasks: Tasks, seeds: range) -> None:
@@ -51,15 +42,13 @@ def _write(place: Path, tasks: Tasks, seeds: range) -> None:
 
 
 def _episode(tasks: Tasks, seed: int) -> tuple[dict[str, np.ndarray], str]:
-    rng = np.random.default_rng([seed, 2])
-    deviation, noise = rng.choice(NOISE), np.zeros(ACTION_DIMS)
+    drift = Drift(np.random.default_rng([seed, 2]), ACTION_DIMS, NOISE, MEMORY)
     obs, _ = tasks.reset(seed=seed)
     frames, left = [], BEHIND
     truncated = False
     while left and not truncated:
         action = tasks.expert_action()
         frames.append({STATE: obs[STATE], WORLD: obs[WORLD], "action": action})
-        noise = MEMORY * noise + deviation * np.sqrt(1 - MEMORY**2) * rng.normal(size=ACTION_DIMS)
-        obs, _, succeeded, truncated, _ = tasks.step(action + noise)
+        obs, _, succeeded, truncated, _ = tasks.step(action + drift.next())
         left -= succeeded or left < BEHIND
     return {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}, tasks.words

@@ -5,12 +5,13 @@ opposite of LeRobot's `action_is_pad`, which marks the steps behind the end of a
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from perceiver.adapters.base import standardise
 from perceiver.attention import split_key
@@ -19,7 +20,7 @@ from perceiver.decoders.actions import ActionHead, BinnedChunk, Chunk, FlowChunk
 from perceiver.errors import ConfigError
 from perceiver.model import Latents, Perceiver, PerceiverConfig
 from perceiver.objectives import absolute_error, cross_entropy, squared_error
-from perceiver.pipeline import Batch
+from perceiver.pipeline import Batch, Sample, in_batches
 from perceiver.typing import Array, Bool, Float
 
 Ask: TypeAlias = Callable[[Array | None], Array]
@@ -114,6 +115,20 @@ def act(
     """A batch of inputs to actions, float32 [b, horizon, dims]: encoded once, whatever the head then asks."""
     latents = model.encode(inputs, masks)
     return choose_actions(action_head(model.config, name), asker(model, latents, name), latents.values.shape[0], key)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "name"))
+def _act(graph: nnx.GraphDef, state: nnx.State, inputs, masks, name: str) -> Array:
+    return act(nnx.merge(graph, state), inputs, masks, name)
+
+
+def act_all(
+    model: Perceiver, samples: Sequence[Sample], batch: int, name: str = "action"
+) -> Float[np.ndarray, "n t d"]:
+    """What `act` gives without a key for any number of samples {"inputs": …, "masks": …}; compiled, on the host."""
+    graph, state = nnx.split(model)
+    parts = ((_act(graph, state, given["inputs"], given["masks"], name), n) for given, n in in_batches(samples, batch))
+    return np.concatenate([jax.device_get(actions)[:count] for actions, count in parts])
 
 
 def action_objective(name: str = "action") -> Callable[[Perceiver, Batch, jax.Array | None], tuple[Array, dict]]:

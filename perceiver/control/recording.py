@@ -1,7 +1,9 @@
-"""What happens in an environment, as a LeRobotDataset v3 folder."""
+"""What happens in an environment, as a LeRobotDataset v3 folder; demonstrations off the way, and recorded once."""
 
 import math
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,72 @@ class Recorder:
             features = {key: feature_of(array, self._film) for key, array in values.items()}
             self._writer = Writer(self.folder, self._rate, features, self._robot)
         self._writer.add(values, [str(task) for task in tasks])
+
+
+class Drift:
+    """Noise that pushes a demonstration off its way, step after step (DART, arXiv 1703.09327).
+
+    What is done is the expert's action plus noise, what is learned is the expert's action without it, so that the
+    states a policy strays into are among those it was taught about.
+
+    dims: of an action. deviations: in the action's unit, one of them drawn for each episode.
+    memory: share of the noise, in [0, 1), that lasts from one step to the next.
+    """
+
+    def __init__(self, rng: np.random.Generator, dims: int, deviations: Sequence[float], memory: float):
+        self._rng, self._memory = rng, memory
+        self._deviation, self._noise = rng.choice(deviations), np.zeros(dims)
+
+    def next(self) -> np.ndarray:
+        """What is added to the action of this step, float64 [dims]."""
+        fresh = self._deviation * np.sqrt(1 - self._memory**2) * self._rng.normal(size=self._noise.shape)
+        self._noise = self._memory * self._noise + fresh
+        return self._noise
+
+
+class Disturbed:
+    """An environment in which something else is done than was told: with a `Recorder` around it, demonstrations have
+    the expert's actions and the states that noise leads to.
+
+    environment: a gymnasium.Env, whose other attributes this one has. drift: the noise of the episode of a seed.
+    """
+
+    def __init__(self, environment: Any, drift: Callable[[int], Drift]):
+        self.environment, self._begin = environment, drift
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "environment":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.environment, name)
+
+    def reset(self, *, seed: int, **how: Any) -> tuple[Any, Any]:
+        """As the environment's, whose seed has to be said."""
+        self._drift = self._begin(seed)
+        return self.environment.reset(seed=seed, **how)
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]:
+        """As the environment's, with noise on the action."""
+        return self.environment.step(action + self._drift.next())
+
+
+def recorded_once(place: Path, record: Callable[[Path], None]) -> Path:
+    """The folder `place`, made by `record` unless it is there; an interrupt leaves nothing.
+
+    record: given a folder that is not there yet, beside `place`, it writes one.
+    """
+    if place.is_dir():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        record(work / "new")
+        (work / "new").rename(place)
+    except OSError:
+        if not place.is_dir():  # otherwise another process was first, with the same
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return place
 
 
 def feature_of(array: np.ndarray, film: bool) -> Feature:
