@@ -90,7 +90,7 @@ def choose_actions(head: ActionHead, ask: Ask, batch: int, key: jax.Array | None
             def follow(noisy: Array, time: Array) -> tuple[Array, None]:
                 return noisy + ask(_at(noisy, time)) / head.steps, None
 
-            end, _ = jax.lax.scan(follow, noise, jnp.arange(head.steps) / head.steps)
+            end, _ = jax.lax.scan(follow, head.temperature * noise, jnp.arange(head.steps) / head.steps)
             return end if not head.mean else end * jnp.asarray(head.std) + jnp.asarray(head.mean)
     raise ConfigError(f"expected Chunk, BinnedChunk or FlowChunk, got {type(head).__name__}")
 

@@ -4,6 +4,7 @@ What is learned from a chunk, and how one is chosen, is in `perceiver.control.ac
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -127,6 +128,9 @@ class FlowChunk(ActionHead):
     steps: of Euler's method. mean, std: statistics of the actions; empty for none. mixing: the self-attention by which
         the steps of a noisy chunk learn of each other, `depth` layers of it; without any, each step would choose for
         itself among several ways of acting.
+    temperature: deviation of the noise that a chunk is drawn from, 1 in training. Less is for models that still carry
+        some of the noise into their actions; 0 always starts in its middle, and cannot choose between ways of acting
+        that are as far from there.
     """
 
     horizon: int
@@ -136,11 +140,14 @@ class FlowChunk(ActionHead):
     depth: int = 1
     mean: tuple[float, ...] = preprocessing_field(default=())
     std: tuple[float, ...] = preprocessing_field(default=())
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         self._check()
         if self.steps < 1 or self.depth < 0:
             raise ConfigError(f"FlowChunk: expected steps above 0 and a depth, got {self.steps} and {self.depth}")
+        if not 0.0 <= self.temperature < math.inf:
+            raise ConfigError(f"FlowChunk.temperature: expected a deviation, 0 or more, got {self.temperature}")
         check_statistics("FlowChunk", self.dims, self.mean, self.std)
 
     @property

@@ -92,6 +92,15 @@ def test_a_flow_of_no_velocity_stays_at_the_noise_and_another_key_draws_another_
     close(run(model, jax.random.key(0)), noise * SCALE["std"] + SCALE["mean"])
 
 
+def test_a_flow_without_temperature_starts_in_the_middle_of_its_noise():
+    model = noisy(config(p.FlowChunk(4, 2, steps=3, temperature=0.0, **SCALE)))
+    run = nnx.jit(lambda model, key: act(model, batch()["inputs"], key=key))
+    close(run(model, jax.random.key(0)), run(model, jax.random.key(1)))
+    head = model.decoders.action.head.linear
+    head.kernel[...], head.bias[...] = jnp.zeros_like(head.kernel), jnp.zeros_like(head.bias)
+    close(run(model, jax.random.key(0)), np.broadcast_to(np.float32(SCALE["mean"]), (6, 4, 2)))
+
+
 @pytest.mark.slow
 def test_a_flow_learns_two_ways_and_takes_one_of_them():
     """Whole chunks go left or right: steps that chose alone would contradict each other."""

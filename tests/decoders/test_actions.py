@@ -51,6 +51,7 @@ def test_a_flow_wants_a_whole_noisy_chunk(at):
         (lambda: p.BinnedChunk(2, 2, (0.0, 0.0), (1.0, 0.0)), "expected 2 pairs of low < high"),
         (lambda: p.BinnedChunk(2, 1, (0.0,), (1.0,), bins=1), "bins must be at least 2, got 1"),
         (lambda: p.FlowChunk(2, 1, steps=0), "expected steps above 0 and a depth, got 0 and 1"),
+        (lambda: p.FlowChunk(2, 1, temperature=-1.0), "temperature: expected a deviation, 0 or more, got -1.0"),
         (lambda: p.FlowChunk(2, 1, mean=(0.0,), std=(0.0,)), "above 0"),
         (lambda: p.Pooled(p.FlowChunk(2, 1)), "Pooled gives one answer, and FlowChunk has one for each of several"),
     ],
