@@ -2,7 +2,20 @@
 
 perceiver train experiments/pusht.py      (needs the extra pusht; no dataset: the demonstrations are recorded)
 
-Not yet measured.
+The task is gym-pusht's: an episode succeeds when the T covers more than 95 % of its goal, within 300 steps. The expert
+tries pushes in the simulator before it does one; 199 of 200 demonstrations succeeded and were learned from, recorded in
+0.7 s of one core each.
+
+Seed 0, 12 minutes of one core, 45 in all beside other work: of 100 episodes 84 % (76 to 90) succeed, the mean of the
+most that was covered is 0.90, that of the highest reward 0.938. The expert 100 % (96 to 100), ways at random none (0
+to 4, covered 0.10), without being told of the T none of 34 (0 to 10, covered 0.11). Other seeds were not measured.
+EXECUTED and the temperature were chosen by a few other episodes.
+
+Published: Diffusion Policy from keypoints reaches 0.95 as mean highest reward with its best checkpoint, and 0.91 as the
+mean of its last ten (arXiv 2303.04137, table 1, the convolutional one); LeRobot's model card of diffusion_pusht, from
+pictures, says 63.8 % success in 500 episodes and 0.959. Those learn from 206 demonstrations by people, for hours on a
+GPU, and say where in the plane the agent is to go; ours learns from as many of a planner that knows the physics, which
+are more alike, and says where to go from where the agent is. The seeds of the episodes are others, and ours are 100.
 """
 
 import functools
@@ -68,7 +81,7 @@ def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
                     mixing=Block(heads=4),
                     mean=(0.0,) * ACTION_DIMS,
                     std=(0.25,) * ACTION_DIMS,
-                    temperature=0.0,  # with all of its noise, a model of so few updates hardly ever succeeds
+                    temperature=0.0,  # after so few updates the noise still shows in the actions
                 ),
                 cross=Block(heads=4),
             )
@@ -120,7 +133,7 @@ def pusht(
     *,
     recordings: Path = Path("runs/demonstrations"),
     episodes: int = 200,
-    steps: int = 6000,
+    steps: int = 3000,
     batch: int = 64,
     seed: int = 0,
     learning_rate: float = 1e-3,
