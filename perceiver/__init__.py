@@ -14,6 +14,7 @@ _HOMES = {
         "FramePair",
         "Image",
         "Label",
+        "Levels",
         "LogMel",
         "Ngrams",
         "Points",
@@ -53,6 +54,7 @@ _HOMES = {
     "perceiver.encoder": ("Encoder",),
     "perceiver.errors": ("ConfigError", "InputError", "MissingExtraError"),
     "perceiver.filterbank": ("Filterbank",),
+    "perceiver.inference": ("decode_at",),
     "perceiver.model": ("Compute", "Latents", "Perceiver", "PerceiverConfig"),
     "perceiver.positions": ("Fourier", "Learned", "Projected", "Refined"),
     "perceiver.pretrained": ("from_pretrained",),
@@ -127,6 +129,7 @@ if TYPE_CHECKING:
     from perceiver.encoder import Encoder
     from perceiver.errors import ConfigError, InputError, MissingExtraError
     from perceiver.filterbank import Filterbank
+    from perceiver.inference import decode_at
     from perceiver.model import Compute, Latents, Perceiver, PerceiverConfig
     from perceiver.positions import Fourier, Learned, Projected, Refined
     from perceiver.pretrained import from_pretrained

@@ -15,10 +15,11 @@ from perceiver.captioner import Captioner
 from perceiver.ctc import greedy
 from perceiver.decoders.decoder import Output, Pooled
 from perceiver.decoders.heads import Classes, Dense, Embedding, Flow, SoundPatches, TokenLogits
+from perceiver.decoders.queries import Grid
 from perceiver.decoders.transcripts import CTC
 from perceiver.dual import DualEncoder, VisionClassifier
 from perceiver.errors import InputError, naming
-from perceiver.inference import ask
+from perceiver.inference import ask, decode_at, encode
 from perceiver.model import Model, Perceiver
 from perceiver.narrator import Narrator
 from perceiver.saving import dump
@@ -53,13 +54,18 @@ def takes_names(model: Model) -> bool:
 
 
 def predict(
-    model: Model, sources: Mapping[str, Any], folder: Path | None = None, names: Sequence[str] = ()
+    model: Model,
+    sources: Mapping[str, Any],
+    folder: Path | None = None,
+    names: Sequence[str] = (),
+    size: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Answer everything that can be answered about one sample.
 
     sources: by modality, a file or whatever else the adapter's `load` takes.
     folder: where pictures, sounds and arrays are written; None leaves such answers as a shape.
     names: what there may be in the picture, for a model that compares pictures with texts.
+    size: cells along each axis at which pictures and other grids of as many axes are decoded; () for their own.
 
     Raises:
         InputError: a source cannot be read or does not fit; the message names it.
@@ -70,10 +76,11 @@ def predict(
             raise InputError(f"inputs[{name!r}]: this model knows {', '.join(known)}")
     if names and not takes_names(model):
         raise InputError("names: only for a model that compares pictures with texts, such as CLIP")
+    resized = _resized(model, size) if size else {}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, Perceiver):
-        answers = _perceived(model, sources, folder)
+        answers = _perceived(model, sources, folder, resized)
     elif isinstance(model, DualEncoder):
         answers = {"name": _named(model, sources["image"], names)}
     else:
@@ -97,7 +104,21 @@ def _named(model: DualEncoder, picture: Any, names: Sequence[str]) -> dict[str, 
     return top[0] | {"top": top}
 
 
-def _perceived(model: Perceiver, sources: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+def _resized(model: Model, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The outputs that can be asked at a size, each with it."""
+    outputs = model.config.outputs if isinstance(model, Perceiver) else {}
+    grids = {
+        name: out.asked for name, out in outputs.items() if isinstance(out, Output) and isinstance(out.asked, Grid)
+    }
+    if not (fitting := [name for name, query in grids.items() if len(query.cells) == len(size)]):
+        has = ", ".join(f"{name} of {query.cells}" for name, query in grids.items()) or "none"
+        raise InputError(f"size: expected as many counts as an output's grid has axes ({has}), got {tuple(size)}")
+    return dict.fromkeys(fitting, tuple(size))
+
+
+def _perceived(
+    model: Perceiver, sources: Mapping[str, Any], folder: Path | None, resized: Mapping[str, Sequence[int]]
+) -> dict[str, Any]:
     inputs, masks = {}, {}
     for name, source in sources.items():
         adapter = model.config.inputs[name]
@@ -113,6 +134,8 @@ def _perceived(model: Perceiver, sources: Mapping[str, Any], folder: Path | None
         if mask is not None:
             masks[name] = mask[None]
     values = ask(model, inputs, masks)
+    for name, size in resized.items():
+        values[name] = decode_at(model, encode(model, inputs, masks), name, size)
     return {name: _answer(model, name, value[0], inputs, folder) for name, value in values.items()}
 
 

@@ -16,6 +16,7 @@ from rich.markdown import Markdown
 from tyro.conf import Positional
 
 from perceiver.cli_deploy import export_words, serve_words
+from perceiver.cli_draw import draw_words
 from perceiver.cli_evaluate import evaluate_words
 from perceiver.cli_generate import generate_words
 from perceiver.cli_import import import_words
@@ -37,6 +38,7 @@ perceiver: one JAX model for any sensor.
   perceiver evaluate RUN            figures of a trained model on its test split, or on other data
   perceiver predict MODEL --…       answers about your own files
   perceiver generate MODEL --…      text that goes on from your prompt
+  perceiver draw MODEL --label …    pictures of a class
   perceiver transcribe FILE         what is said in a sound, and when
   perceiver convert MODEL FOLDER    published weights to our folder, or ours to the Hub's layout
   perceiver inspect MODEL|RUN …     what a model is made of, how runs went
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate_words,
         "predict": predict_words,
         "generate": generate_words,
+        "draw": draw_words,
         "transcribe": transcribe_words,
         "convert": convert_words,
         "inspect": inspect_words,

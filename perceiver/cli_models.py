@@ -84,6 +84,7 @@ _HINTS = {
     "FramePair": "Two picture files: EARLIER,LATER.",
     "Image": "Picture file.",
     "Label": "Class, by number or name.",
+    "Levels": "Picture file.",
     "LogMel": "Sound file, or a film with sound.",
     "Points": "Point cloud file.",
     "Subwords": "Text.",
@@ -118,6 +119,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         model: Positional[Path],
         inputs: Annotated[sources, tyro.conf.arg(name="")],  # type: ignore[valid-type]
         smaller: Annotated[Smaller, tyro.conf.arg(name="")] = AS_IT_IS,
+        size: tuple[int, ...] = (),
         out: Path = Path("answers"),
         record: bool = False,
         as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -127,6 +129,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
         Examples:
             perceiver predict runs/digits --image scan.png
             perceiver predict runs/digits --text sieben --json
+            perceiver predict runs/digits --image scan.png --size 32 32
             perceiver predict openai/clip-vit-base-patch32 --image photo.jpg --names cat dog
 
         Several inputs at once are seen together, as one sample.
@@ -135,6 +138,8 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
             model: Model folder, folder of a run, id or folder of the Hugging Face Hub, or a checkpoint of DeepMind's.
             inputs: What the model is to look at.
             smaller: How much of the model is used.
+            size: Cells along each axis, such as 32 32, at which pictures and other fields are decoded, in place of
+                those that the model was trained at.
             out: Folder for decoded pictures, sounds and answers.json.
             record: Write beside each of these files which model made it, of what; see perceiver verify.
             as_json: Print the answers as JSON and nothing else on standard output.
@@ -148,7 +153,7 @@ def _predict_command(loaded: Any) -> Callable[..., None]:
             options = ", ".join(f"--{name}" for name in kinds)
             raise InputError(f"{model}: nothing to look at; give at least one of {options}")
         asked = smaller.apply(loaded)
-        answers = predict(asked, given, out, names)
+        answers = predict(asked, given, out, names, size)
         if record:
             _record(asked, str(model), given, out, answers)
         if as_json:

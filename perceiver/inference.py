@@ -9,6 +9,9 @@ import numpy as np
 from flax import nnx
 
 from perceiver.buckets import Buckets
+from perceiver.config import suggestion
+from perceiver.decoders.decoder import Output
+from perceiver.errors import InputError, naming
 from perceiver.model import Latents, Perceiver
 from perceiver.pipeline import Batch, Sample, in_batches
 
@@ -104,6 +107,27 @@ def decode(
     graph, state = nnx.split(model)
     names = None if outputs is None else tuple(outputs)
     return jax.device_get(_decode(graph, state, latents, dict(queries or {}), names))
+
+
+def decode_at(model: Perceiver, latents: Latents, name: str, size: Sequence[int]) -> np.ndarray:
+    """An output that a `Grid` asks, at any resolution: [b, *size, *head shape] float32, compiled once per size.
+
+    latents: see `encode`. size: cells along each axis, such as (32, 32) of a picture of 8 x 8, over the same extent.
+    The size that was declared gives what `decode` gives. A model was never told what there is between the cells that
+    it was trained at: the positions' highest band says how fast an answer may change there.
+
+    Raises:
+        InputError: an unknown output, one that no grid asks, or a size that does not fit; the message names the output.
+    """
+    if name not in model.config.outputs:
+        raise InputError(f"outputs[{name!r}]: no such output; {suggestion(name, model.config.outputs)}")
+    output = model.config.outputs[name]
+    with naming(f"outputs[{name!r}]"):
+        if not isinstance(output, Output):
+            raise InputError("expected an output that a Grid asks, got one from the mean of the latents")
+        places = output.asked.places(size)
+    answers = decode(model, latents, [name], {name: places})[name]
+    return answers.reshape(len(answers), *size, *answers.shape[2:])
 
 
 def look(model: Perceiver, inputs: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:

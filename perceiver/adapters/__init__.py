@@ -5,6 +5,7 @@ from perceiver.adapters.base import Adapter
 from perceiver.adapters.frames import FramePair
 from perceiver.adapters.image import Image
 from perceiver.adapters.label import Label
+from perceiver.adapters.levels import Levels
 from perceiver.adapters.ngrams import Ngrams
 from perceiver.adapters.points import Points
 from perceiver.adapters.state import State
@@ -18,6 +19,7 @@ __all__ = [
     "FramePair",
     "Image",
     "Label",
+    "Levels",
     "LogMel",
     "Ngrams",
     "Points",

@@ -16,7 +16,7 @@ from perceiver.config import suggestion
 from perceiver.errors import ConfigError, InputError
 from perceiver.positions import Fourier, Learned, Position, between, check_extent, grid_at
 from perceiver.tokens import Tokens
-from perceiver.typing import Array
+from perceiver.typing import Array, Float
 
 
 class Query(abc.ABC):
@@ -31,6 +31,14 @@ class Query(abc.ABC):
     def source(self) -> str | None:
         """The modality whose tokens the query reads, if any."""
         return None
+
+    def places(self, size: Sequence[int]) -> Float[Array, "q d"]:
+        """Where the whole set would be asked with other counts along its axes: an `at` for the query.
+
+        Raises:
+            InputError: a set that has no places between its members, counts that are not positive or too many or few.
+        """
+        raise InputError(f"expected an output that a Grid asks, to be asked at another size, got {type(self).__name__}")
 
     @abc.abstractmethod
     def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
@@ -110,6 +118,12 @@ class Grid(Query):
     def shape(self) -> tuple[int, ...]:
         """See Query."""
         return self.cells
+
+    def places(self, size: Sequence[int]) -> Float[Array, "q d"]:
+        """See Query: over the same extent. Of n times as many every n-th is a declared one, where not `inclusive`."""
+        if len(size) != len(self.cells) or min(size) < 1:
+            raise InputError(f"size: expected {len(self.cells)} positive counts, as of {self.cells}, got {tuple(size)}")
+        return grid_at(jnp.arange(math.prod(size)), size, self.inclusive)
 
     def channels(self, latent_channels: int, inputs: Mapping[str, int]) -> int:
         """See Query."""
