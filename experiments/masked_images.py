@@ -21,7 +21,7 @@ from perceiver.masked_tokens import Filling, canvas, drawn, filling_in, nats
 from perceiver.pipeline import Sample, training_stream
 from perceiver.training.evaluation import Judged, Task, figures_of, measured, scores
 from perceiver.training.experiment import Experiment
-from perceiver.training.optimizers import muon, warmup_cosine
+from perceiver.training.optimizers import adamw, warmup_cosine
 
 WATCHED = 500
 """Validation pictures by which a model is chosen."""
@@ -76,7 +76,7 @@ def model(reader: Levels, names: Sequence[str], latents: int, channels: int, dep
         outputs={
             "picture": Output(
                 Classes(reader.levels),
-                Grid(reader.shape, reader.position, project=96),
+                Grid(reader.shape, reader.position, project=64),
                 cross=Block(heads=4, qk_channels=64, v_channels=64, widening=2),
             )
         },
@@ -223,8 +223,7 @@ def masked_images(
     steps: int = 1500,
     batch: int = 64,
     seed: int = 0,
-    learning_rate: float = 1e-2,
-    other_rate: float = 3e-3,
+    learning_rate: float = 3e-3,
     latents: int = 16,
     channels: int = 64,
     depth: int = 3,
@@ -239,8 +238,7 @@ def masked_images(
         steps: Updates of each model.
         batch: Pictures per update.
         seed: Of the parameters, the order of the data and what is hidden.
-        learning_rate: Muon's peak for the linear maps, after a warm-up of a tenth of the steps.
-        other_rate: Adam's peak for everything else.
+        learning_rate: Its peak, after a warm-up of a tenth of the steps.
         latents: Vectors in the bottleneck; of the clothes twice as many.
         channels: Their width.
         depth: Self-attention layers.
@@ -265,7 +263,7 @@ def masked_images(
             model=model(reader, names, count, channels, depth),
             batches=training_stream(splits["train"], functools.partial(sample, reader=reader), seed=seed, batch=batch),
             objective=filling_in,
-            optimizer=muon(warmup_cosine(learning_rate, steps), warmup_cosine(other_rate, steps), weight_decay=0.1),
+            optimizer=adamw(warmup_cosine(learning_rate, steps), weight_decay=0.05),
             steps=steps,
             batch=batch,
             seed=seed,

@@ -1,5 +1,6 @@
 """Answers for people: what the arrays of a decoded output say, as JSON, and files where JSON will not do."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,10 @@ def _named(model: DualEncoder, picture: Any, names: Sequence[str]) -> dict[str, 
 
 
 def _resized(model: Model, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """The outputs that can be asked at a size, each with it."""
+    """The outputs that can be asked at a size, each with it; patches of sound would not fit together any more."""
     outputs = model.config.outputs if isinstance(model, Perceiver) else {}
-    grids = {
-        name: out.asked for name, out in outputs.items() if isinstance(out, Output) and isinstance(out.asked, Grid)
-    }
+    single = {n: out for n, out in outputs.items() if not isinstance(out.head, SoundPatches) or out.head.patch == 1}
+    grids = {n: out.asked for n, out in single.items() if isinstance(out, Output) and isinstance(out.asked, Grid)}
     if not (fitting := [name for name, query in grids.items() if len(query.cells) == len(size)]):
         has = ", ".join(f"{name} of {query.cells}" for name, query in grids.items()) or "none"
         raise InputError(f"size: expected as many counts as an output's grid has axes ({has}), got {tuple(size)}")
@@ -175,7 +175,7 @@ def _answer(
     if isinstance(head, Flow):
         return _flow(name, values, folder)
     if isinstance(head, SoundPatches):
-        return _sound(name, head, values, folder)
+        return _sound(name, output, values, folder)
     if isinstance(head, CTC):  # of one window; `perceiver transcribe` hears all of a sound
         return {"text": " ".join(head.decode(greedy(values.reshape(-1, values.shape[-1]))).split())}
     if isinstance(head, Dense | Classes):
@@ -235,15 +235,19 @@ def _flow(name: str, values: np.ndarray, folder: Path | None) -> dict[str, Any]:
     return described | {"file": str(folder / f"{name}.flo"), "picture": str(folder / f"{name}.png")}
 
 
-def _sound(name: str, head: SoundPatches, values: np.ndarray, folder: Path | None) -> dict[str, Any]:
+def _sound(name: str, output: Output | Pooled, values: np.ndarray, folder: Path | None) -> dict[str, Any]:
+    """A sound as a .wav file; asked at more places than were declared, it has more samples a second."""
+    assert isinstance(output.head, SoundPatches)
     wave = np.clip(values.reshape(-1), -1.0, 1.0)
-    described = {"seconds": round(len(wave) / head.sample_rate, 3), "sample_rate": head.sample_rate}
+    denser = len(values) / math.prod(output.shape or (len(values),))
+    rate = max(round(output.head.sample_rate * denser), 1)
+    described = {"seconds": round(len(wave) / rate, 3), "sample_rate": rate}
     if folder is None:
         return described
     from perceiver.io.audio import write_wav
 
     path = folder / f"{name}.wav"
-    write_wav(path, wave, head.sample_rate)
+    write_wav(path, wave, rate)
     return described | {"file": str(path)}
 
 

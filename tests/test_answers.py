@@ -20,11 +20,13 @@ from perceiver import (
     PerceiverConfig,
     Points,
     Slots,
+    SoundPatches,
     TokenLogits,
+    Waveform,
 )
 from perceiver.answers import predict
 from perceiver.inference import ask, ask_all, look
-from perceiver.io import read_image
+from perceiver.io import read_audio, read_image
 from tests.models import noisy
 
 
@@ -106,3 +108,42 @@ def test_looking_gives_weights_that_sum_to_one_over_all_modalities(model):
     assert weights["image"].shape == (1, 1, 4, 16)
     assert sum(w.sum(-1) for w in weights.values()) == pytest.approx(1.0, abs=1e-5)
     assert not np.any(weights["text"][..., 2])
+
+
+SOUND = PerceiverConfig(
+    inputs={"sound": Waveform(16, sample_rate=100, patch=4, position=Fourier(2))},
+    encoder=Encoder(4, 16, 1, latent=Block(heads=2)),
+    outputs={
+        "sound": Output(SoundPatches(1, 100), Grid((16,), Fourier(2), inclusive=False)),
+        "patches": Output(SoundPatches(4, 100), Grid((4,), Fourier(2))),
+    },
+)
+"""Of a model that hears 16 samples a time."""
+
+
+def test_fields_are_decoded_at_the_size_that_is_asked_for(model, tmp_path):
+    own = predict(model, {"image": IMAGE}, tmp_path / "own")
+    larger = predict(model, {"image": IMAGE}, tmp_path / "larger", size=(7, 13))
+    assert (own["picture"]["shape"], larger["picture"]["shape"]) == ([4, 4, 1], [7, 13, 1])
+    pixels = read_image(larger["picture"]["file"])
+    assert pixels.shape[:2] == (7, 13)
+    corners = read_image(own["picture"]["file"])[::3, ::3].astype(int)
+    assert np.abs(pixels[::6, ::12].astype(int) - corners).max() <= 1
+    assert larger["label"] == own["label"]
+    with pytest.raises(InputError, match=r"size: expected as many counts .*picture of \(4, 4\).*got \(7,\)"):
+        predict(model, {"image": IMAGE}, tmp_path / "none", size=(7,))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("wave", [np.zeros(16), np.clip(9 * np.sin(np.arange(16)), -1, 1)], ids=["silence", "clipped"])
+def test_silence_and_clipped_sound_are_decoded_at_any_rate(wave, tmp_path):
+    hears = noisy(SOUND)
+    heard = predict(hears, {"sound": wave.astype(np.float32)}, tmp_path / "own")
+    finer = predict(hears, {"sound": wave.astype(np.float32)}, tmp_path / "finer", size=(32,))
+    assert heard["sound"]["sample_rate"] == 100
+    assert (finer["sound"]["sample_rate"], finer["sound"]["seconds"]) == (200, heard["sound"]["seconds"])
+    assert finer["patches"]["sample_rate"] == 100  # sound in patches of four stays as it is
+    (samples, rate), (twice, _) = (read_audio(answer["sound"]["file"]) for answer in (heard, finer))
+    assert (rate, len(samples), len(twice)) == (100, 16, 32)
+    assert np.abs(samples).max() <= 1.0
+    np.testing.assert_allclose(twice[::2], samples, atol=1e-4)

@@ -76,18 +76,19 @@ def test_pictures_come_from_labels_by_their_seed_and_not_by_their_company():
 
 
 def test_a_label_and_what_is_known_of_a_picture_make_a_difference():
-    surest = Filling(3, Sampling(0.0), noise=0.0)
-    whole = {"picture": np.stack([SOME] * 2), "label": np.array([0, 1])}
-    both = filled(model(), whole, filling=surest)
-    np.testing.assert_array_equal(both[:, SOME != UNKNOWN], 2)
-    assert (both != UNKNOWN).all()
-    given = {**whole, "picture": np.where(SOME == UNKNOWN, UNKNOWN, 4)[None].repeat(2, axis=0)}
-    assert (filled(model(), given, filling=surest)[:, SOME == UNKNOWN] != both[:, SOME == UNKNOWN]).any()
-    without = filled(model(), {"picture": whole["picture"]}, filling=surest)
-    hidden = filled(model(), whole, {"label": np.zeros(2, bool)}, filling=surest)
+    few, missing = Filling(3), SOME == UNKNOWN
+    whole = {"picture": np.stack([SOME] * 64), "label": np.zeros(64, np.int32)}
+    first = filled(model(), whole, filling=few)
+    np.testing.assert_array_equal(first[:, ~missing], 2)
+    assert (first != UNKNOWN).all()
+    changes = {"picture": np.where(missing, UNKNOWN, 4)[None].repeat(64, axis=0), "label": np.ones(64, np.int32)}
+    for name, other in changes.items():
+        assert (filled(model(), {**whole, name: other}, filling=few)[:, missing] != first[:, missing]).any()
+    without = filled(model(), {"picture": whole["picture"]}, filling=few)
+    hidden = filled(model(), whole, {"label": np.zeros(64, bool)}, filling=few)
     np.testing.assert_array_equal(without, hidden)
-    full = np.full((2, 3, 4), 3, np.int32)
-    np.testing.assert_array_equal(filled(model(), {"picture": full}, filling=surest), full)
+    full = np.full((64, 3, 4), 3, np.int32)
+    np.testing.assert_array_equal(filled(model(), {"picture": full}, filling=few), full)
 
 
 def test_nats_are_those_of_foretelling_what_is_hidden():

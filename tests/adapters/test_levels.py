@@ -48,7 +48,7 @@ def test_pictures_become_levels_and_levels_pictures(tmp_path):
 def test_what_does_not_fit_is_said():
     with pytest.raises(p.InputError, match="expected levels below 5, got"):
         CONFIG.pixels(np.full((3, 4), 5))
-    with pytest.raises(p.InputError, match="uint8"):
+    with pytest.raises(p.InputError, match="expected unsigned integer values, got dtype float32"):
         CONFIG.load(np.zeros((3, 4), np.float32))
     with pytest.raises(p.InputError, match="expected"):
         built(CONFIG)(PICTURES[:, :2])
