@@ -48,7 +48,9 @@ LOUD = 0.1
 ASKED = 128
 """Places of a piece that a training step asks for at most; it asks for half of them where there are few."""
 FINER = 4
-"""How many times as densely the pictures ask."""
+"""How many times as densely models are asked, along each axis, as they are trained."""
+WATCHED = 500
+"""Pieces by which a model is chosen while it learns, and that are asked more densely."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,22 +140,33 @@ def as_it_is(piece: Piece) -> Sample:
 
 
 def sample(piece: Piece, rng: np.random.Generator) -> Sample:
-    """A picture as it is, a sound turned upside down half of the time, which nobody hears."""
-    made = as_it_is(piece)
-    if piece.values.ndim == 1 and rng.random() < 0.5:
-        return {"inputs": {"piece": -made["inputs"]["piece"]}}
-    return made
+    """A picture as it is, a sound turned upside down half of the time, which nobody hears; and what to ask of it.
+
+    Half of the time that are its own cells. Otherwise they are all moved on by one random part of a cell, and the
+    answer is what splines through the cells give there: asked at its own cells alone, a model draws at will in between.
+    """
+    values = -piece.values if piece.values.ndim == 1 and rng.random() < 0.5 else piece.values
+    moved = rng.random(values.ndim) * (rng.random() < 0.5)
+    wanted = splines(values, np.indices(values.shape) + moved.reshape(-1, *[1] * values.ndim))
+    targets = {"moved": moved.astype(np.float32), "values": wanted.reshape(-1, 1).astype(np.float32)}
+    return {**as_it_is(dataclasses.replace(piece, values=values)), "targets": targets}
+
+
+def splines(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Cubic splines through [h, w] or [n], at places counted in cells [axes, *any]; beyond the last cell as in it."""
+    return map_coordinates(values.astype(np.float64), places, order=3, mode="nearest")
 
 
 def objective(model: Perceiver, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Squared error at the places of some of the pixels or samples, at random."""
-    values = jnp.asarray(batch["inputs"]["piece"])
-    flat = values.reshape(len(values), -1, 1)
-    places = jnp.arange(flat.shape[1])
+    """Squared error at some of the places, at random."""
+    query = model.config.outputs["piece"].asked
+    wanted, moved = jnp.asarray(batch["targets"]["values"]), jnp.asarray(batch["targets"]["moved"])
+    chosen = jnp.arange(wanted.shape[1])
     if key is not None:
-        places = jax.random.permutation(key, len(places))[: min(ASKED, len(places) // 2)]
+        chosen = jax.random.permutation(key, len(chosen))[: min(ASKED, len(chosen) // 2)]
+    places = query.places(query.shape)[chosen] + (moved * 2.0 / np.array(query.shape))[:, None]
     answers = model(batch["inputs"], outputs=["piece"], queries={"piece": places}, key=key)["piece"]
-    return squared_error(answers, flat[:, places]), {}
+    return squared_error(answers, wanted[:, chosen]), {}
 
 
 # --- how it is judged ---------------------------------------------------------------------------------------------
@@ -215,40 +228,49 @@ def baselines(splits: Mapping[str, Sequence[Piece]], numbers: int, most: int = 1
     return {name: figures_of(compared(splits["test"], back.reshape(shape))) for name, back in found.items()}
 
 
-def interpolated(values: np.ndarray, times: int) -> np.ndarray:
-    """A piece at so many times the cells, by cubic splines through them, at the places that the queries ask."""
-    places = np.indices([times * count for count in values.shape]) / times
-    return map_coordinates(values.astype(np.float64), places, order=3, mode="nearest")
+def interpolated(values: np.ndarray) -> np.ndarray:
+    """A piece at FINER times the cells along each axis, by splines, at the places that the queries ask."""
+    return splines(values, np.indices([FINER * count for count in values.shape]) / FINER)
+
+
+def finer(model: Perceiver, pieces: Sequence[Piece]) -> dict[str, dict[str, float]]:
+    """At FINER times the cells, beside what splines make of the pieces: the model's answers there, and splines through
+    its answers at the cells. Nobody knows what there really is between the cells.
+    """
+    held = [dataclasses.replace(piece, values=interpolated(piece.values)) for piece in pieces]
+    own = np.stack([interpolated(values) for values in decoded(model, pieces)])
+    found = {f"asked_at_{FINER}x": decoded(model, pieces, FINER), f"splines_at_{FINER}x": own}
+    return {name: figures_of(compared(held, back)) for name, back in found.items()}
 
 
 def pictures(model: Perceiver, folder: Path, pieces: Sequence[Piece]) -> None:
     """finer.png: held-out pieces, decoded at the trained resolution and at FINER times as many places."""
     shown = [pieces[number] for number in np.linspace(0, len(pieces) - 1, 10).astype(int)]
-    own, finer = decoded(model, shown), decoded(model, shown, FINER)
+    own, dense = decoded(model, shown), decoded(model, shown, FINER)
     if own.ndim == 2:
-        waves(shown, own, finer, folder / "finer.png")
+        waves(shown, own, dense, folder / "finer.png")
         return
     rows = {
         "held out": np.stack([piece.values for piece in shown]),
         "decoded": own,
-        f"asked at {FINER}x": finer,
-        f"splines, {FINER}x": np.stack([interpolated(values, FINER) for values in own]),
-        "held out, splines": np.stack([interpolated(piece.values, FINER) for piece in shown]),
+        f"asked at {FINER}x": dense,
+        f"splines, {FINER}x": np.stack([interpolated(values) for values in own]),
+        "held out, splines": np.stack([interpolated(piece.values) for piece in shown]),
     }
     side = " x ".join(map(str, own.shape[1:]))
-    title = f"Trained at {side}, asked at {' x '.join(map(str, finer.shape[1:]))}"
+    title = f"Trained at {side}, asked at {' x '.join(map(str, dense.shape[1:]))}"
     viz.image_rows({name: images[..., None] for name, images in rows.items()}, folder / "finer.png", title=title)
 
 
-def waves(pieces: Sequence[Piece], own: np.ndarray, finer: np.ndarray, path: Path) -> None:
+def waves(pieces: Sequence[Piece], own: np.ndarray, dense: np.ndarray, path: Path) -> None:
     """Four pieces of sound over time, with what is decoded at both rates."""
     figure = viz.figure(9, 7)
     for row in range(4):
         axes = figure.add_subplot(4, 1, row + 1)
         times = np.arange(own.shape[1]) / RATE * 1000
-        between = np.arange(finer.shape[1]) / RATE / FINER * 1000
+        between = np.arange(dense.shape[1]) / RATE / FINER * 1000
         axes.plot(times, pieces[row].values, color="grey", linewidth=3, alpha=0.4, label="held out")
-        axes.plot(between, finer[row], linewidth=0.9, label=f"asked at {FINER * RATE} Hz")
+        axes.plot(between, dense[row], linewidth=0.9, label=f"asked at {FINER * RATE} Hz")
         axes.plot(times, own[row], ".", markersize=3, label=f"decoded at {RATE} Hz")
         axes.set_title(pieces[row].name, fontsize=8)
         axes.tick_params(labelsize=7)
@@ -296,9 +318,9 @@ def any_resolution(
             steps=steps,
             batch=batch,
             seed=seed,
-            validate=lambda m: figures_of(judge(m, splits["validation"][:1000])),
+            validate=lambda m: figures_of(judge(m, splits["validation"][:WATCHED])),
             best="psnr_db",
-            test=lambda m: scores(judge(m, splits["test"])),
+            test=lambda m: scores(judge(m, splits["test"])) | finer(m, splits["test"][:WATCHED]),
             baselines=lambda: baselines(splits, count * channels),
             pictures=lambda m, folder: pictures(m, folder, splits["test"]),
             ema=0.995,
