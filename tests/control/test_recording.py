@@ -1,3 +1,5 @@
+import types
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,9 +7,9 @@ import pytest
 import perceiver as p
 from perceiver import ConfigError, InputError, Robot, Sensor
 from perceiver.control.actions import action_objective
-from perceiver.control.demonstrations import Demonstrations, mean_and_deviation
+from perceiver.control.demonstrations import Demonstrations, explained, mean_and_deviation
 from perceiver.control.lerobot import IMAGE, VIDEO, Dataset
-from perceiver.control.recording import Recorder, any_success
+from perceiver.control.recording import Disturbed, Drift, Recorder, any_success, recorded_once
 from perceiver.control.rollout import RandomPolicy, rollout
 from perceiver.pipeline import in_batches
 from tests.models import noisy
@@ -114,3 +116,48 @@ def test_recordings_are_what_a_policy_learns_from(tmp_path):
         Demonstrations([], config)
     with pytest.raises(InputError, match=r"expected 'observation\.position', got"):
         mean_and_deviation(data, "observation.position")
+
+
+def test_a_disturbed_demonstration_has_what_was_told_and_where_noise_led(tmp_path):
+    def drift(seed):
+        return Drift(np.random.default_rng(seed), 2, (0.5,), 0.8)
+
+    with Recorder(Disturbed(Line(), drift), tmp_path / "line", 10, "leave the line") as environment:
+        rollout(environment, RandomPolicy(environment.action_space), range(3))
+    for seed, one in enumerate(Dataset(tmp_path / "line")):
+        done = np.diff(one.values["observation.state"], axis=0) - one.values["action"][:-1]
+        noise = drift(seed)
+        np.testing.assert_allclose(done, np.array([noise.next() for _ in done]).reshape(-1, 2), atol=1e-6)
+
+
+def test_noise_has_the_deviation_it_says_and_lasts():
+    drift = Drift(np.random.default_rng(0), 1, (0.3,), 0.8)
+    drawn = np.array([drift.next()[0] for _ in range(20_000)])
+    assert drawn.std() == pytest.approx(0.3, rel=0.05)
+    assert np.corrcoef(drawn[:-1], drawn[1:])[0, 1] == pytest.approx(0.8, abs=0.02)
+
+
+def test_a_folder_is_recorded_once_and_an_interrupt_leaves_nothing(tmp_path):
+    def interrupted(new):
+        new.mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recorded_once(tmp_path / "shown" / "one", interrupted)
+    assert not list((tmp_path / "shown").iterdir())
+    place = recorded_once(tmp_path / "shown" / "one", lambda new: new.mkdir())
+    assert place.is_dir()
+    assert recorded_once(place, interrupted) == place
+
+
+def test_what_is_explained_is_nothing_for_the_median_and_all_for_the_actions(monkeypatch):
+    held = [{"targets": {"action": np.float32([[n]]), "action_is_pad": np.zeros(1, bool)}} for n in (0, 1, 5)]
+    model = types.SimpleNamespace(config=types.SimpleNamespace(robot=Robot(10, {"state": Sensor("observation.state")})))
+
+    def answering(answer):
+        monkeypatch.setattr("perceiver.control.demonstrations.act_all", lambda _, samples, *how: answer(samples))
+        return explained(model, held)["explained"]
+
+    assert answering(lambda samples: np.ones((3, 1, 1))) == pytest.approx(0.0, abs=1e-6)
+    assert answering(lambda samples: np.stack([one["targets"]["action"] for one in samples])) == 1.0
+    assert answering(lambda samples: np.full((3, 1, 1), 9.0)) < 0.0
