@@ -198,7 +198,9 @@ def _table(path: Path) -> Any:
     """A parquet file."""
     parquet = require("pyarrow.parquet", "lerobot")
     with naming(str(path)), refusing("a parquet file"):
-        return parquet.ParquetFile(existing_file(path)).read()
+        table = parquet.ParquetFile(existing_file(path)).read()
+        table.validate(full=True)  # of texts, that they are UTF-8
+        return table
 
 
 def _column(column: Any, feature: Feature) -> np.ndarray:

@@ -208,6 +208,14 @@ def episodes_with(column, values):
     return edit
 
 
+def no_text(copy):
+    path = copy / layout.TASKS
+    table = parquet.ParquetFile(path).read()
+    (name,) = set(table.column_names) - {"task_index"}
+    wrong = arrow.array([b"\xbe"] * table.num_rows).view(arrow.string())
+    parquet.write_table(table.set_column(table.schema.get_field_index(name), name, wrong), path)
+
+
 def shortened(copy):
     path = copy / "videos/observation.images.wrist/chunk-000/file-000.mp4"
     path.write_bytes(path.read_bytes()[:-20])
@@ -239,6 +247,7 @@ def shortened(copy):
         ),
         (lambda copy: (copy / layout.TASKS).unlink(), "tasks.parquet: expected a file, got nothing"),
         (lambda copy: (copy / layout.TASKS).write_bytes(b"PAR1 but no more"), "tasks.parquet: expected a parquet file"),
+        (no_text, "tasks.parquet: expected a parquet file, got ArrowInvalid: .*UTF8"),
         (without_rows, "expected 7 frames of episode 1, got 5"),
         (with_gap, "next.reward: expected a value for each frame, got 1 frames without"),
         (shortened, "file-000.mp4: expected"),
