@@ -3,7 +3,11 @@
 perceiver train experiments/any_resolution.py                                 digits, of scikit-learn
 perceiver train experiments/any_resolution.py --clothes --sound --root FOLDER (FOLDER holds fashion_mnist/, fsdd/)
 
-Not yet measured.
+Digits, seed 0, 671 s on a third of one core that other work shared: through 32 numbers 20.0 dB (19.8 to 20.2) at the
+8 x 8 places. As many principal components, fitted to those places alone, keep more, 25.8 dB; the nearest training scan
+17.1, the mean 11.3, untrained -2.2. Asked at 32 x 32, beside splines through the held-out scans: 20.6 dB, splines
+through the decoded 8 x 8 21.1. Asked in training at the 8 x 8 places alone it reached 19.4 dB there, and drew blots in
+between.
 """
 
 import dataclasses

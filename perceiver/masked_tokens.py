@@ -1,7 +1,7 @@
 """Pictures drawn in a few steps: all that is missing is foretold at once, and the surest of it is kept.
 
-MaskGIT (arXiv 2202.04200). A Perceiver needs no token for what is missing: the latents look at the pixels that are
-known, and the queries ask for those that are not.
+This is MaskGIT (arXiv 2202.04200). A Perceiver needs no token for what is missing: the latents look at the pixels that
+are known, and the queries ask for those that are not.
 """
 
 import dataclasses
@@ -141,6 +141,7 @@ def drawn(
     Raises:
         InputError: no such model, no labels, or one that the model does not know.
     """
+    canvas(model.config)
     if "label" not in model.config.inputs:
         raise InputError(f"inputs['label']: no such modality; {suggestion('label', model.config.inputs)}")
     if not len(labels):
