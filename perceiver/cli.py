@@ -56,12 +56,22 @@ Each command explains itself:  perceiver train --help"""
 SMOKE_STEPS = 4
 DIVERGED, UNSAVED = 3, 4
 """Exit codes of a training run that cannot go on, beside 2 for what it was given and 128 + n for the signal n."""
+CUT_OFF = 141
+"""What a shell says of a program that a closed pipe ended."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line; problems with the input end it with one clear line and exit code 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _obey(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter complains as it ends
+        sys.exit(CUT_OFF)
+
+
+def _obey(words: list[str]) -> None:
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "evaluate": evaluate_words,
@@ -101,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         codes: dict[type[Exception], int] = {TrainingError: DIVERGED, SaveError: UNSAVED}
         fail(str(error), code=codes.get(type(error), 2))
-    except OSError as error:
+    except OSError as error:  # BrokenPipeError among them
         if error.errno not in NO_ROOM:
             raise
         where = f"{error.filename}: " if error.filename else ""

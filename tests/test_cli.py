@@ -3,8 +3,11 @@
 import contextlib
 import io
 import json
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -233,3 +236,14 @@ def test_the_package_runs_as_a_module(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["perceiver", "--version"])
     runpy.run_module("perceiver", run_name="__main__")
     assert capsys.readouterr().out.strip() == perceiver.__version__
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    for words in (["--help"], ["train", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "perceiver", *words], stdout=writing, stderr=subprocess.PIPE, check=False
+        )
+        assert (done.returncode, done.stderr) == (cli.CUT_OFF, b"")
+    os.close(writing)
