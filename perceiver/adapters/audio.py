@@ -118,12 +118,14 @@ class Waveform(Sound):
         one axis.
     filters: learned filters that the samples go through first; a token is then the frames of its samples, so that the
         patch is a whole number of hops.
+    border: samples on either side that a token sees besides, so that tokens overlap; whole hops where there are any.
     whole_clip: see LogMel.
     """
 
     samples: int
     sample_rate: int = preprocessing_field()
     patch: int = 16
+    border: int = 0
     filters: Filterbank | None = None
     project: int | None = None
     position: Position = Fourier(bands=32)
@@ -135,13 +137,21 @@ class Waveform(Sound):
     def __post_init__(self) -> None:
         if self.samples < 1 or self.patch < 1 or self.samples % self.patch:
             raise ConfigError(f"Waveform: {self.samples} samples are not whole patches of {self.patch}")
-        if self.filters is not None and self.patch % self.filters.hop:
-            raise ConfigError(f"Waveform: patches of {self.patch} samples are not whole hops of {self.filters.hop}")
+        if self.border < 0 or self.patch % self.hop or self.border % self.hop:
+            raise ConfigError(
+                f"Waveform: patches of {self.patch} samples, borders of {self.border} are not whole hops of {self.hop}"
+            )
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next: the filters', or one sample is a frame."""
+        return 1 if self.filters is None else self.filters.hop
 
     @property
     def features(self) -> int:
-        """Numbers of one patch: its samples, or what the filters make of them."""
-        return self.patch if self.filters is None else self.patch // self.filters.hop * self.filters.bands
+        """Numbers of one patch and its border: the samples, or what the filters make of them."""
+        frames = (self.patch + 2 * self.border) // self.hop
+        return frames if self.filters is None else frames * self.filters.bands
 
     @property
     def tokens(self) -> int:
@@ -178,14 +188,24 @@ class WaveformTokens(nnx.Module):
         """[b, n] -> Tokens [b, n / patch, channels]; a patch with one real sample is real."""
         wave, real = self.config.full(raw, mask)
         count = -(-raw.shape[1] // self.config.patch)  # behind it everything is masked
-        values = rearrange(wave if self.filters is None else self.filters(wave), "b ... -> b (...)")
-        values = rearrange(values, "b (n f) -> b n f", n=self.config.tokens)[:, :count]
+        frames = wave[..., None] if self.filters is None else self.filters(wave)
+        size, border = self.config.patch // self.config.hop, self.config.border // self.config.hop
+        values = rearrange(overlapping(frames, count, size, border), "b n f c -> b n (f c)")
         coordinates = grid_at(jnp.arange(count), (self.config.tokens,))
         if real is not None:
             real = rearrange(real, "b (n p) -> b n p", p=self.config.patch).any(axis=-1)[:, :count]
         if self.config.whole_clip and real is not None:
             coordinates = over_clip(jnp.arange(count), real.sum(axis=1))[..., None]
         return self.embed(values, coordinates, real)
+
+
+def overlapping(frames: Array, count: int, size: int, border: int) -> Array:
+    """Frames [b, n, c] -> those of the first patches and their borders [b, count, size + 2 border, c].
+
+    Beyond the ends of all frames there are zeros.
+    """
+    wide = jnp.pad(frames, ((0, 0), (border, border), (0, 0))) if border else frames
+    return wide[:, np.arange(count)[:, None] * size + np.arange(size + 2 * border)]
 
 
 def over_clip(steps: Array, lengths: Array) -> Array:
@@ -298,7 +318,8 @@ class LogMelTokens(nnx.Module):
         step = config.patch[0] * config.spectrogram.hop
         if raw.shape[1] < config.samples:
             times = min(times, -(-raw.shape[1] // step))
-        values = rearrange(self.overlapping(mels, times), "b t f (m p) -> b (t m) (f p)", p=config.bands_per_patch)
+        frames = overlapping(mels, times, config.patch[0], config.border)
+        values = rearrange(frames, "b t f (m p) -> b (t m) (f p)", p=config.bands_per_patch)
         if real is not None:
             starts = np.minimum(np.arange(times) * step, config.samples - 1)
             real = jnp.repeat(real[:, starts], pitches, axis=1)
@@ -308,9 +329,3 @@ class LogMelTokens(nnx.Module):
             own = over_clip(steps, real[:, ::pitches].sum(axis=1))
             places = jnp.stack([own, jnp.broadcast_to(places[:, 1], own.shape)], axis=-1)
         return self.embed(values, places, real)
-
-    def overlapping(self, mels: Array, times: int) -> Array:
-        """The frames of each patch and its border [b, times, frames, mels]; beyond the ends of all there are zeros."""
-        size, border = self.config.patch[0], self.config.border
-        wide = jnp.pad(mels, ((0, 0), (border, border), (0, 0)))
-        return wide[:, np.arange(times)[:, None] * size + np.arange(size + 2 * border)]

@@ -49,6 +49,18 @@ def test_a_border_shows_the_frames_around_a_patch():
     assert built(dataclasses.replace(config, project=5, hidden=7))(CLIPS["logmel"]).values.shape == (2, 6, 5 + 10)
 
 
+def test_a_border_shows_the_samples_around_a_patch():
+    config = dataclasses.replace(WAVEFORM, border=3)
+    values = built(config)(CLIPS["waveform"]).values
+    assert values.shape == (2, 4, config.channels) == (2, 4, 14 + 5)
+    wide = np.pad(CLIPS["waveform"], ((0, 0), (3, 3)))
+    np.testing.assert_array_equal(values[1, 0, :14], wide[1, :14])  # nothing is in front of the first
+    np.testing.assert_array_equal(values[1, 3, :14], wide[1, 24:38])
+    short = built(config)(CLIPS["waveform"][:, :13])
+    whole = built(config)(CLIPS["waveform"], np.broadcast_to(np.arange(32) < 13, (2, 32)))
+    np.testing.assert_array_equal(whole.values[:, :2], short.values)
+
+
 def test_statistics_may_be_one_for_each_mel():
     mean, std = (1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 1.0, 2.0)
     config = p.LogMel(96, MELS, sample_rate=8000, position=p.Fourier(bands=2), mean=mean, std=std)
@@ -198,8 +210,14 @@ def test_filtered_frames_of_a_patch_are_one_token():
     close(tokens.values[0, 1, :6], np.log(cosine**2 + sine**2 + 1e-5), 1e-4)
     own = built(dataclasses.replace(FILTERED, whole_clip=True))(clip, np.arange(480) < np.array([[480], [161]]))
     np.testing.assert_allclose(own.values[:, :2, 24], [[-1, 0], [-1, 1]], atol=1e-6)
-    with pytest.raises(ConfigError, match="patches of 160 samples are not whole hops of 60"):
-        dataclasses.replace(FILTERED, filters=p.Filterbank(hop=60))
+    wide = built(dataclasses.replace(FILTERED, border=80))(clip)
+    frames = np.pad(np.asarray(model.filters(clip)), ((0, 0), (2, 2), (0, 0)))
+    close(wide.values[1, 2, : 8 * 6], frames[1, 8:16].ravel(), 1e-5)
+    for border, hop in ((0, 60), (50, 40), (-40, 40)):
+        with pytest.raises(
+            ConfigError, match=f"patches of 160 samples, borders of {border} are not whole hops of {hop}"
+        ):
+            dataclasses.replace(FILTERED, border=border, filters=p.Filterbank(hop=hop))
 
 
 def test_filters_hear_their_pitch_and_measure_noise_as_its_variance():
