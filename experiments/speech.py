@@ -68,7 +68,7 @@ VOICES = 8
 
 @functools.cache
 def log_mel(seconds: float) -> LogMel:
-    """Strips of 40 ms of a log-mel spectrogram."""
+    """Strips of 40 ms of a log-mel spectrogram, each with the 160 ms on either side of it."""
     spectrogram = Spectrogram(
         256, 160, mels=32, low=60.0, high=3900.0, sample_rate=RATE, log=Log.NATURAL, mel_floor=0.03
     )
@@ -77,6 +77,8 @@ def log_mel(seconds: float) -> LogMel:
         spectrogram,
         sample_rate=RATE,
         patch=(2, None),
+        border=8,
+        hidden=128,
         project=64,
         position=Fourier(bands=16),
         mean=(-1.0,),
@@ -86,11 +88,12 @@ def log_mel(seconds: float) -> LogMel:
 
 
 def raw_waveform(seconds: float) -> Waveform:
-    """Patches of 40 ms of samples, through filters that are learned."""
+    """Patches of 40 ms of samples, and the 160 ms on either side, through filters that are learned."""
     return Waveform(
         int(seconds * RATE),
         RATE,
         patch=320,
+        border=1280,
         filters=Filterbank(bands=32, length=256, hop=160, low=60.0, high=3900.0, floor=7e-5, mean=-6.0, std=2.0),
         project=64,
         position=Fourier(bands=16),
@@ -215,8 +218,8 @@ def heard_by(model: Speller, sounds: Sequence[np.ndarray]) -> Sequence[Transcrip
 def speech(
     *,
     root: Path | None = None,
-    steps: int = 900,
-    prompt_steps: int = 500,
+    steps: int = 2000,
+    prompt_steps: int = 1500,
     batch: int = 16,
     seed: int = 0,
     learning_rate: float = 4e-3,
@@ -229,7 +232,7 @@ def speech(
     latents: int = 32,
     channels: int = 96,
     depth: int = 1,
-    checkpoint_every: int = 300,
+    checkpoint_every: int = 500,
 ) -> Experiment:
     """Speech to letters by CTC: digit strings of known speakers; beside them an unseen speaker, prompts, and a speller.
 
