@@ -161,7 +161,7 @@ def written(model: Autoregressive, folder: Path) -> None:
 def language_model(
     *,
     root: Path | None = None,
-    steps: int = 800,
+    steps: int = 2400,
     batch: int = 8,
     seed: int = 0,
     learning_rate: float = 2e-2,
@@ -171,7 +171,7 @@ def language_model(
     channels: int = 128,
     depth: int = 4,
     heads: int = 2,
-    checkpoint_every: int = 100,
+    checkpoint_every: int = 200,
 ) -> Experiment:
     """The next byte of Shakespeare's plays: Perceiver AR beside plain causal transformers of the same size.
 

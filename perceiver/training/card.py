@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from perceiver.model import ModelConfig, PerceiverConfig
-from perceiver.training.figures import flat
+from perceiver.training.figures import counts, flat, scored
 
 
 def model_card(report: Mapping[str, Any], config: ModelConfig) -> str:
@@ -25,7 +25,7 @@ def model_card(report: Mapping[str, Any], config: ModelConfig) -> str:
             metric_value=round(value, 6),
         )
         for metric, value in flat(test).items()
-        if not {"interval_95", "items"} & set(metric.split("."))
+        if scored(metric)
     ]
     tags = ["perceiver", "jax", *(sorted(config.inputs) if isinstance(config, PerceiverConfig) else ())]
     data = ModelCardData(model_name=name, library_name="perceiver", tags=tags, eval_results=results or None)
@@ -54,7 +54,7 @@ def model_card(report: Mapping[str, Any], config: ModelConfig) -> str:
             continue
         ends = [f"{group}.interval_95.{last}.{end}".lstrip(".") for end in ("low", "high")]
         between = " to ".join(f"{figures[end]:.4f}" for end in ends if end in figures)
-        before = f"{untrained[metric]:.4f}" if metric in untrained and last != "items" else ""
+        before = f"{untrained[metric]:.4f}" if metric in untrained and not counts(metric) else ""
         lines.append(f"| {metric.replace('_', ' ')} | {value:.4f} | {between} | {before} |")
     for title, figures in (("Simple methods on the same split", report["baselines"]), *_controls(report)):
         if figures:

@@ -20,7 +20,7 @@ from perceiver.pretrained import from_pretrained
 from perceiver.saving import dump, read_json
 from perceiver.training.card import model_card
 from perceiver.training.experiment import Experiment, Scores
-from perceiver.training.figures import flat
+from perceiver.training.figures import counts, flat, scored
 from perceiver.training.load import folder_of
 from perceiver.training.lock import held
 from perceiver.training.loop import Outcome, fit
@@ -133,9 +133,15 @@ def left_out(experiment: Experiment) -> dict[str, Any]:
 
 
 def gains(whole: Scores, companion: Scores) -> dict[str, float]:
-    """What the main experiment's test figures have over a companion's, for the figures that both have."""
+    """What the main experiment's test figures have over a companion's, for the figures that both have.
+
+    None where both were tested on different numbers of things, so on different tests.
+    """
     ours, theirs = flat(whole), flat(companion)
-    return {name: ours[name] - theirs[name] for name in theirs if name in ours}
+    both = [name for name in theirs if name in ours]
+    if any(counts(name) and ours[name] != theirs[name] for name in both):
+        return {}
+    return {name: ours[name] - theirs[name] for name in both if scored(name)}
 
 
 def claim(name: str, workdir: Path, arguments: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from perceiver import InputError
 from perceiver.pipeline import Skipped, iterate, training_stream
 from perceiver.training.figures import flat
-from perceiver.training.report import Finished, claim, run, spread
+from perceiver.training.report import Finished, claim, gains, run, spread
 from tests.training.test_loop import tiny_experiment
 
 
@@ -40,6 +40,14 @@ def test_a_report_holds_test_baselines_controls_companions_and_seconds(tmp_path)
     assert "left out: 1.\n\n- picture 7: 7.png: expected a picture\n" in page
     for words in ("# tiny", "untrained", "guess", "shuffled", "one sense alone", "curves.png"):
         assert words in page
+
+
+def test_what_is_gained_is_of_scores_from_the_same_test():
+    whole = {"wer": 0.5, "items": 4, "interval_95": {"wer": {"low": 0.25, "high": 0.75}}, "only": 1.0}
+    alone = {"wer": 0.75, "items": 4, "interval_95": {"wer": {"low": 0.5, "high": 1.0}}}
+    assert gains(whole, alone) == {"wer": -0.25}
+    assert gains(whole, {**alone, "items": 5}) == {}
+    assert gains({"a": whole}, {"a": {**alone, "items": 5}}) == {}
 
 
 def spoilt_experiment(bad, most=10):
