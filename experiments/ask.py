@@ -5,7 +5,21 @@ perceiver train experiments/ask.py --root FOLDER
 
 The question is one more input, as bytes; the answer is asked of the latents twice, as one of what is ever answered and
 letter by letter. Test questions are about things that were never trained on, in wordings that were never trained on.
-Not yet measured.
+
+Seed 0, 69 minutes on one of two cores, 28 of them for the first model; per cent of the questions whose answer is right:
+
+| question | of | right | by letters | two towers | by letters | question alone | commonest |
+|---|--:|--:|--:|--:|--:|--:|--:|
+| which digit? | 650 | 97.7 (96.5 to 98.8) | 93.8 | 97.8 | 96.8 | 10.2 | 10.2 |
+| larger than four? | 650 | 97.4 (96.0 to 98.6) | 97.4 | 99.2 | 99.2 | 49.8 | 50.2 |
+| even? | 650 | 98.6 (97.7 to 99.4) | 98.6 | 98.5 | 98.0 | 49.5 | 50.5 |
+| which of two sounds? | 200 | 96.0 (93.0 to 98.5) | 94.5 | 94.5 | 85.5 | 43.0 | 43.0 |
+| building in this tile? | 81 | 81.5 (74.1 to 90.1) | 80.2 | 82.7 | 77.8 | 65.4 | 65.4 |
+| what share is vegetation? | 81 | 61.7 (50.6 to 71.6) | 56.8 | 63.0 | 54.3 | 25.9 | 25.9 |
+| what kind of emoji? | 243 | 74.9 (69.5 to 80.2) | 65.4 | 72.8 | 65.8 | 14.0 | 15.2 |
+
+In the two towers half of the latents read the question and half the senses, for as many updates: they do as well, so
+that reading both together gains nothing here. Untrained at most 7.1 %.
 """
 
 import enum
