@@ -12,10 +12,10 @@ many along each axis, where the held-out pieces are interpolated by splines:
 | clothes, 28 x 28 | 128 numbers | 17.9 (17.9 to 18.0) | 21.9 | 16.5 | 10.6 | -1.8 | 18.5 | 18.6 |
 | sound, 32 ms | 32 numbers | 30.3 (30.1 to 30.5) | 34.2 | 25.2 | 20.0 | -0.5 | 32.5 | 32.6 |
 
-So as many principal components, fitted to the trained places alone, keep more, and what is asked in between is as good as
-splines through what is asked at the trained places, not better. Digits took 671 s, clothes 623 and sound 147 s, on a core
-that other work shared. Asked in training at the 8 x 8 places alone the digits reached 19.4 dB there, with blots in
-between.
+So as many principal components, fitted to the trained places alone, keep more, and what is asked in between is as
+good as splines through what is asked at the trained places, not better. Digits took 671 s, clothes 623 and sound 147
+s, on a core that other work shared. Asked in training at the 8 x 8 places alone the digits reached 19.4 dB there,
+with blots in between.
 """
 
 import dataclasses

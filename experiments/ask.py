@@ -49,8 +49,9 @@ from perceiver import (
     PerceiverConfig,
     Points,
     Slots,
+    TokenLogits,
 )
-from perceiver.adapters.text import BYTE_VOCABULARY, EOS, PAD, decode_bytes, encode_bytes
+from perceiver.adapters.text import BYTE_VOCABULARY, EOS, PAD, encode_bytes, until_end
 from perceiver.attention import split_key
 from perceiver.augment import add_noise, random_resized_crop, turn_about_vertical
 from perceiver.control.observations import absent
@@ -124,7 +125,7 @@ def model(latents: int, channels: int, depth: int) -> PerceiverConfig:
         ),
         outputs={
             "answer": Output(Classes(len(ANSWERS), names=ANSWERS), cross=Block(heads=4)),
-            "letters": Output(Classes(BYTE_VOCABULARY), Slots(LETTERS), cross=Block(heads=4)),
+            "letters": Output(TokenLogits(BYTE_VOCABULARY), Slots(LETTERS), cross=Block(heads=4)),
         },
     )
 
@@ -247,7 +248,7 @@ def judge(model: Perceiver, items: Sequence[Asked], way: Way = Way.TOGETHER) -> 
                 "asked": held[i].question,
                 "answer": held[i].answer,
                 "chosen": ANSWERS[chosen[i]],
-                "spelled": read_letters(letters[i]),
+                "spelled": until_end(letters[i])[0],
             }
             for i in rows
         ]
@@ -258,12 +259,6 @@ def judge(model: Perceiver, items: Sequence[Asked], way: Way = Way.TOGETHER) -> 
         }
         verdicts[kind] = Judged(lines, counts, _figures)
     return verdicts
-
-
-def read_letters(ids: np.ndarray) -> str:
-    """Letters up to the end."""
-    ends = np.flatnonzero(ids == EOS)
-    return decode_bytes(ids[: ends[0]] if len(ends) else ids)
 
 
 def _figures(sums: Sums) -> Mapping[str, np.ndarray]:

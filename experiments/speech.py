@@ -20,7 +20,8 @@ the likeliest letters (100.8 %, 53.1 % of the letters), 69.9 % (54.2 to 81.1) wi
 texts, which recur as parts of others; untrained 100.2 %, texts of others 175.7 %. Letters are told and words are not:
 it learned its 400 recordings by heart before half of its steps.
 
-RAW
+From the raw waveform through learned filters (--waveform, 10 minutes): 10.6 % of the words of known speakers are wrong by
+the likeliest letters (8.6 to 12.7), 1.7 % with the search (1.0 to 2.6).
 """
 
 import dataclasses

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from perceiver.adapters.frames import FramePair, read_pair
-from perceiver.adapters.text import MASK, Bytes, Text
+from perceiver.adapters.text import BYTE_VOCABULARY, MASK, Bytes, Text, until_end
 from perceiver.captioner import Captioner
 from perceiver.ctc import greedy
 from perceiver.decoders.decoder import Output, Pooled
@@ -205,12 +205,15 @@ def _neighbours(model: Perceiver, name: str, head: Embedding, vector: np.ndarray
 
 
 def _text(model: Perceiver, head: TokenLogits, logits: np.ndarray, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The likeliest text; of a text that was given with masked bytes, only those are replaced."""
+    """The likeliest text, of bytes unless an input says otherwise; where it was given, only masked bytes are replaced."""
     ids = np.atleast_2d(logits).argmax(axis=-1)
     source = head.tied_to or ""
     adapter = model.config.inputs.get(source)
     if not isinstance(adapter, Text):
-        return {"tokens": ids.tolist()}
+        if head.vocabulary != BYTE_VOCABULARY:
+            return {"tokens": ids.tolist()}
+        text, complete = until_end(ids)
+        return {"text": text, "complete": complete}
     given = inputs[source][0] if isinstance(adapter, Bytes) and source in inputs else None
     if given is None or len(given) != len(ids) or not (given == MASK).any():
         return {"text": adapter.decode(ids)}

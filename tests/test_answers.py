@@ -46,6 +46,7 @@ def model():
             "flow": Output(Dense(2), Grid((4, 4), Fourier(2))),
             "part": Output(Classes(2), FromTokens("points")),
             "words": Output(TokenLogits(262, tied_to="text"), Slots(8, width=16)),
+            "reply": Output(TokenLogits(262), Slots(8)),
             "action": Chunk(horizon=3, dims=2),
         },
     )
@@ -68,6 +69,7 @@ def test_every_kind_of_output_has_an_answer_that_json_can_hold(model, tmp_path):
     assert np.load(answers["flow"]["file"]).shape == (4, 4, 2)
     assert np.load(answers["part"]["file"]).shape == (6,)
     assert isinstance(answers["words"]["text"], str)
+    assert answers["reply"].keys() == {"text", "complete"}
     assert np.shape(answers["action"]) == (3, 2)
 
 

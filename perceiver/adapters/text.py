@@ -61,6 +61,12 @@ def decode_bytes(tokens: np.ndarray, keep_special: bool = False) -> str:
     return b"".join(pieces).decode("utf-8", errors="replace")
 
 
+def until_end(tokens: np.ndarray) -> tuple[str, bool]:
+    """The text of tokens [n] in front of EOS, and whether there was one: without it the text was longer than n."""
+    ends = np.flatnonzero(np.asarray(tokens) == EOS)
+    return decode_bytes(tokens[: ends[0]] if len(ends) else tokens), len(ends) > 0
+
+
 def _utf8(text: str) -> np.ndarray:
     try:
         return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32) + SPECIALS
@@ -281,4 +287,5 @@ __all__ = [
     "TextTokens",
     "decode_bytes",
     "encode_bytes",
+    "until_end",
 ]

@@ -10,7 +10,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 import perceiver as p
 from perceiver.adapters import text
-from perceiver.adapters.text import SPECIAL_NAMES, decode_bytes, encode_bytes
+from perceiver.adapters.text import EOS, SPECIAL_NAMES, decode_bytes, encode_bytes, until_end
 from perceiver.config import from_json, network_json, preprocessing_json, to_json
 from perceiver.errors import ConfigError, InputError, MissingExtraError
 from tests.models import built, check_masked_elements_do_not_matter, close, encoding
@@ -233,3 +233,10 @@ def test_a_missing_tokenizer_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingExtraError, match=r"perceiver\[text\]"):
         p.Subwords(4, tokenizer({"?": 0, "never seen before": 1}))
+
+
+def test_a_text_ends_at_its_end():
+    seven = encode_bytes("seven")
+    assert until_end(np.array([*seven, EOS, *seven])) == ("seven", True)
+    assert until_end(seven) == ("seven", False)
+    assert until_end(np.array([EOS])) == ("", True)
