@@ -4,24 +4,24 @@ perceiver train experiments/speech.py --root FOLDER
     (FOLDER holds fsdd/ and asterisk/; needs the extras audio, speech)
 
 Seed 0, 48 minutes on one of two cores in all, 12 of them for the first model. New recordings of known speakers, 334
-strings of 1 to 5 digits, 1,000 words: by the likeliest letters 3.1 % of the words are wrong (2.0 to 4.3), 91.9 % of the
-strings right as a whole; by a search that knows how the ten words are spelled 0.8 % (0.3 to 1.5), 97.9 %; letter by
-letter, by the speller, 3.1 % (1.9 to 4.5). Untrained 100.1 and, with the search, 90.7 %; texts of other strings 110.8 %.
-The recordings of the test are each in five strings, so the intervals are too narrow. Of 8 strings in a row, 13 s long
-and heard in windows that overlap by 1 s, 3.4 % of the words are wrong (2.2 to 4.7), with the search 0.4 %; without
-overlap 12.7 and 0.7 %.
+strings of 1 to 5 digits, 1,000 words: by the likeliest letters 3.1 % of the words are wrong (2.0 to 4.3), 91.9 % of
+the strings right as a whole; by a search that knows how the ten words are spelled 0.8 % (0.3 to 1.5), 97.9 %; letter
+by letter, by the speller, 3.1 % (1.9 to 4.5). Untrained 100.1 and, with the search, 90.7 %; texts of other strings
+110.8 %. The recordings of the test are each in five strings, so the intervals are too narrow. Of 8 strings in a row,
+13 s long and heard in windows that overlap by 1 s, 3.4 % of the words are wrong (2.2 to 4.7), with the search 0.4 %;
+without overlap 12.7 and 0.7 %.
 
-Someone who was never heard, george: 40.2 % of the words are wrong by the likeliest letters (38.2 to 42.0), 22.1 % with
-the search (20.4 to 23.7), where the recipe of single digits names 26.4 % of his wrongly. The three others were not
-held out yet.
+Someone who was never heard, george: 40.2 % of the words are wrong by the likeliest letters (38.2 to 42.0), 22.1 %
+with the search (20.4 to 23.7), where the recipe of single digits names 26.4 % of his wrongly. The three others were
+not held out yet.
 
-Prompts, 55 that were not trained on, of one voice, with a few hundred to learn from: as good as all words are wrong by
-the likeliest letters (100.8 %, 53.1 % of the letters), 69.9 % (54.2 to 81.1) with a search that knows the training
+Prompts, 55 that were not trained on, of one voice, with a few hundred to learn from: as good as all words are wrong
+by the likeliest letters (100.8 %, 53.1 % of the letters), 69.9 % (54.2 to 81.1) with a search that knows the training
 texts, which recur as parts of others; untrained 100.2 %, texts of others 175.7 %. Letters are told and words are not:
 it learned its 400 recordings by heart before half of its steps.
 
-From the raw waveform through learned filters (--waveform, 10 minutes): 10.6 % of the words of known speakers are wrong by
-the likeliest letters (8.6 to 12.7), 1.7 % with the search (1.0 to 2.6).
+From the raw waveform through learned filters (--waveform, 10 minutes): 10.6 % of the words of known speakers are
+wrong by the likeliest letters (8.6 to 12.7), 1.7 % with the search (1.0 to 2.6).
 """
 
 import dataclasses

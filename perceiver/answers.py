@@ -205,7 +205,7 @@ def _neighbours(model: Perceiver, name: str, head: Embedding, vector: np.ndarray
 
 
 def _text(model: Perceiver, head: TokenLogits, logits: np.ndarray, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The likeliest text, of bytes unless an input says otherwise; where it was given, only masked bytes are replaced."""
+    """The likeliest text, of bytes unless an input says otherwise; of what was given only masked bytes are replaced."""
     ids = np.atleast_2d(logits).argmax(axis=-1)
     source = head.tied_to or ""
     adapter = model.config.inputs.get(source)
