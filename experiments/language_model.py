@@ -8,8 +8,8 @@ All read up to 512 bytes, foretell as many bytes in training, and are judged on 
 once, from at least 384 bytes in front of it. The split is that of nanoGPT, whose 10.7 million parameters reach 1.47
 nats; what is tuned, and the model that is kept, is chosen by the 5 % of the file in front of that.
 
-Seed 0, 1.1 million parameters, 2.46 million foretold bytes each (2.6 times the text), each model on one of two cores; on the
-test split:
+Seed 0, 1.1 million parameters, 2.46 million foretold bytes each (2.6 times the text), each model on one of two
+cores; on the test split:
 
 | model | nats per byte | bits per byte | training |
 |---|--:|--:|--:|
