@@ -11,6 +11,11 @@ after 2,400 steps. In short trials on the validation split it helped to learn fr
 is of the same kind; few keywords at a time, more dropout and patches of 4 x 4 pixels did not. Whole words beside runs
 of bytes gave as much in 1,200 steps as runs alone in 2,000. A picture's kind, of 95, is what is hard to see: logistic
 regression on gradients and colours finds 42 % of them, a small convolutional network 49 %, while words tell 79 %.
+
+Left to do, found by five-fold trials on the training split alone: a histogram of the whole picture's colours, 512 of
+them by the square root of their share, lifts the linear method from 61.1 and 56.5 % to 71.6 and 66.9 % at 10, before
+any network. InfoNCE on the very same numbers ends at 58 to 63 % as it overfits; noise on both sides as large as the
+linear method's ridge takes it to 68 and 63 % of two folds, where that method has 72.5 and 66.2.
 """
 
 import functools
