@@ -18,7 +18,8 @@ recipe of single digits names the wrong one: george 40.2 % (38.2 to 42.0), 22.1 
 for three of them, and worse for jackson, whose six is often heard as eight. For him the exact best of all rows of the
 ten words finds the same as the search, so the sound model errs, not the search. These settings did not help him
 either: more dropout, a wider range of speeds and hidden moments (11.2 %), with AdamW (12.3), people three times as
-often (13.4) or less often (12.6), three times as many synthetic words (11.4), sums over three speeds (11.3).
+often (13.4) or less often (12.6), three times as many synthetic words (11.4), sums over three
+speeds (from 10.2 to 11.3).
 
 Prompts, 55 that were not trained on, of one voice, with a few hundred to learn from: as good as all words are wrong
 by the likeliest letters (100.8 %, 53.1 % of the letters), 69.9 % (54.2 to 81.1) with a search that knows the training
