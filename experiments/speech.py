@@ -16,10 +16,10 @@ recipe of single digits names the wrong one: george 40.2 % (38.2 to 42.0), 22.1 
 (30.8 to 34.6), 11.6 % (10.3 to 12.8), 8.6, and on another machine 32.2 and 10.6 %; nicolas 38.7 % (36.8 to 40.7),
 21.2 % (19.5 to 22.8), 29.6; theo 35.7 % (33.6 to 37.6), 9.7 % (8.4 to 11.0), 10.8. So with the search it is no worse
 for three of them, and worse for jackson, whose six is often heard as eight. For him the exact best of all rows of the
-ten words finds the same as the search, so the sound model errs, not the search. These settings did not help him
-either: more dropout, a wider range of speeds and hidden moments (11.2 %), with AdamW (12.3), people three times as
-often (13.4) or less often (12.6), three times as many synthetic words (11.4), sums over three
-speeds (from 10.2 to 11.3).
+ten words finds the same as the search, so the sound model errs, not the search. What did not help him, in trials
+beside those 10.6 %: more dropout, a wider range of speeds and hidden moments (11.2 %), all of that with AdamW (12.3)
+or with people three times as often (13.4); synthetic voices nearly three times as often (11.4), and of three times as
+many words (12.6). Candidates scored at three speeds: 11.3 % of 400 strings, 10.2 % without.
 
 Prompts, 55 that were not trained on, of one voice, with a few hundred to learn from: as good as all words are wrong
 by the likeliest letters (100.8 %, 53.1 % of the letters), 69.9 % (54.2 to 81.1) with a search that knows the training
