@@ -1,6 +1,7 @@
 """What can be counted in the patches of a picture without having learned anything: directions of edges, and colours."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +74,8 @@ class Descriptors:
         level = jnp.clip((pixels * self.levels).astype(jnp.int32), 0, self.levels - 1)
         colour = (level * self.levels ** jnp.arange(channels - 1, -1, -1)).sum(axis=-1)
         parts = rearrange(colour, "b (i p) (j q) -> b i j (p q)", p=patch, q=patch)
-        # A product of two short rows instead of one long one, of which nearly all would be zeros.
-        first = jax.nn.one_hot(parts // self.levels, self.levels ** (channels - 1))
-        last = jax.nn.one_hot(parts % self.levels, self.levels)
-        counts = jnp.einsum("bijpk,bijpl->bijkl", first, last)
-        return counts.reshape(*counts.shape[:3], -1) / patch**2
+        count = functools.partial(jnp.bincount, length=self.levels**channels)
+        return jnp.vectorize(count, signature="(n)->(k)")(parts) / patch**2
 
 
 def _around(cells: Float[Array, "b i j f"]) -> Float[Array, "b i j f"]:
