@@ -6,9 +6,9 @@ As experiments/emoji.py, with figures of the other dataset. Seed 0, 31 minutes o
 recall at 10 among 246 held-out pieces of clip art 32.5 % (26.4 to 38.2) from pictures to texts, 35.8 % (29.7 to 41.9)
 from texts to pictures; at 1, 14.6 and 13.4 %. Linear canonical correlation, which also learns from the validation
 split: 35.0 and 34.1 %, at 1 13.4 and 15.9 %. Dealt anew 3.9 %, untrained 5.7 and 5.3 %. So it is no better than a
-linear method; the model that validation chose is that of step 750 of 1,200, so more steps would not help. The model
-of experiments/emoji.py, which learns from the same pictures and was chosen by the same validation splits, had 35.4
-and 38.6 % of these.
+linear method. The model that validation chose is that of step 750 of 1,200; longer runs were not tried. The model of
+experiments/emoji.py, which learns from the same pictures and was chosen by the same validation splits, had 35.4 and
+38.6 % of these.
 """
 
 from pathlib import Path
